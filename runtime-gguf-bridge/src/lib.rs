@@ -1,0 +1,1 @@
+//! Docs come with issue 4.
