@@ -1,0 +1,31 @@
+# shellcheck shell=bash
+# What the scripts share. Sourced with `root` set to the repository's folder.
+# shellcheck disable=SC2154 # root
+
+# Progress and errors go to stderr: one line each, named after the script.
+say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
+die() { say "$*"; exit 1; }
+
+# The target folder, absolute: generated files name it, and Cargo may be run from any folder.
+set_target() {
+  CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}
+  case $CARGO_TARGET_DIR in /*) ;; *) CARGO_TARGET_DIR=$PWD/$CARGO_TARGET_DIR ;; esac
+  export CARGO_TARGET_DIR
+}
+
+# need_cargo: Cargo on PATH, also in a shell that never read rustup's profile.
+need_cargo() {
+  command -v cargo >/dev/null && return
+  [ -x "${CARGO_HOME:-$HOME/.cargo}/bin/cargo" ] || die "cargo is missing: install Rust 1.95 or newer, see rustup.rs"
+  PATH=${CARGO_HOME:-$HOME/.cargo}/bin:$PATH
+}
+
+# logged LOG COMMAND…: run it silently; on failure show the end of what it said.
+logged() {
+  local log=$1
+  shift
+  if ! "$@" >"$log" 2>&1; then
+    tail -n 25 "$log" >&2
+    die "failed: $1 (all of its output: $log)"
+  fi
+}
