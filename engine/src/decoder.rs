@@ -1,0 +1,136 @@
+//! `Decoder`: tokens in, tokens out, one batched step; must not know text, requests or clients.
+//!
+//! A decoder belongs to one OS thread, together with the scheduler (device arrays are not `Sync`). It holds
+//! *sequences*: a sequence is opened with its prompt, prefilled in chunks, and then advanced one token a
+//! step. Steps are **submitted** and **collected** separately, in order, so that the next step can be issued
+//! before the last one's tokens are read: a decoding row's input is the token that its previous step chose,
+//! which the decoder keeps on the device.
+
+use mesh_proto::{Sampling, TokenId};
+use thiserror::Error;
+
+/// A sequence of one decoder; never used twice in a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SeqId(pub u64);
+
+/// What a decoder can hold; does not change after loading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DecoderLimits {
+    /// Tokens of prompt and answer that one sequence may have.
+    pub context_tokens: u32,
+    /// Entries of the vocabulary.
+    pub vocab_size: u32,
+    /// KV bytes of one token of one sequence.
+    pub kv_bytes_per_token: u64,
+    /// KV bytes that all running sequences may take together.
+    pub kv_budget_bytes: u64,
+}
+
+/// A sequence to be opened.
+#[derive(Clone, Debug)]
+pub struct SequenceSpec {
+    /// Its name from now on.
+    pub id: SeqId,
+    /// The whole prompt, at least one token.
+    pub prompt: Vec<TokenId>,
+    /// How its tokens are chosen; the seed is set (`Some`).
+    pub sampling: Sampling,
+}
+
+/// A piece of a prompt to be computed in a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PrefillChunk {
+    /// Whose.
+    pub seq: SeqId,
+    /// First token of the piece, as an index into the prompt.
+    pub start: u32,
+    /// Tokens in the piece, at least one.
+    pub len: u32,
+    /// Whether the prompt ends with this piece: then the step chooses the answer's first token.
+    pub last: bool,
+}
+
+/// One step of the whole batch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StepPlan {
+    /// Sequences that advance by one token from the one they chose last.
+    pub decode: Vec<SeqId>,
+    /// Pieces of prompts computed in the same step.
+    pub prefill: Vec<PrefillChunk>,
+}
+
+impl StepPlan {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.decode.is_empty() && self.prefill.is_empty()
+    }
+}
+
+/// A token chosen by a step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampled {
+    /// Whose.
+    pub seq: SeqId,
+    /// Which.
+    pub token: TokenId,
+}
+
+/// Bytes that a decoder holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DecoderMemory {
+    /// By open sequences.
+    pub kv_bytes: u64,
+    /// For reuse by later prompts.
+    pub prefix_bytes: u64,
+}
+
+/// A step that failed. The decoder stays usable unless it says so.
+#[derive(Debug, Error)]
+pub enum DecodeError {
+    /// These sequences cannot go on; the others can.
+    #[error("{message}")]
+    Sequences {
+        /// Whose.
+        seqs: Vec<SeqId>,
+        /// Why.
+        message: String,
+    },
+    /// The device or the runtime failed; every open sequence is lost.
+    #[error("{0}")]
+    Device(String),
+}
+
+/// One machine's arithmetic, one batched step at a time. See the module's page.
+pub trait Decoder {
+    /// What it can hold.
+    fn limits(&self) -> DecoderLimits;
+
+    /// Opens a sequence. Returns how many tokens of the prompt need not be computed, because an earlier
+    /// sequence's KV covers them: always fewer than the prompt has, since the last one must be computed.
+    ///
+    /// # Errors
+    /// When the sequence cannot be held.
+    fn open(&mut self, spec: SequenceSpec) -> Result<u32, DecodeError>;
+
+    /// Issues a step; does not wait for it. At most two may be uncollected. Each sequence appears at most once
+    /// in a plan; a sequence decodes only after its last prefill chunk was submitted.
+    ///
+    /// # Errors
+    /// When it cannot be issued; then it is not collected either.
+    fn submit(&mut self, plan: &StepPlan) -> Result<(), DecodeError>;
+
+    /// Waits for the oldest uncollected step: one token for each decoding row and each last prefill chunk. Tokens
+    /// of sequences that were closed meanwhile are left out.
+    ///
+    /// # Errors
+    /// When the step failed on the device.
+    fn collect(&mut self) -> Result<Vec<Sampled>, DecodeError>;
+
+    /// Ends a sequence and frees its place at once, steps in flight or not. `kept` is the sequence's whole text
+    /// (prompt and answer tokens) if its KV may serve later prompts, or `None` if it may not; KV exists for at
+    /// most all but the last of these tokens.
+    fn close(&mut self, seq: SeqId, kept: Option<&[TokenId]>);
+
+    /// Bytes held now.
+    fn memory(&self) -> DecoderMemory;
+}

@@ -1,0 +1,82 @@
+//! A conversation in the shape that chat templates read; must not know any API's JSON.
+
+use serde::{Deserialize, Serialize};
+
+/// A conversation to be rendered by the model's own chat template.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ChatPrompt {
+    /// The turns, oldest first.
+    pub messages: Vec<Message>,
+    /// The functions the model may call; empty: none offered.
+    pub tools: Vec<ToolDefinition>,
+    /// `enable_thinking` of the template; `None` leaves the template's own default.
+    pub enable_thinking: Option<bool>,
+}
+
+/// Who speaks. `Developer` is what newer clients say for `System`; templates see `system`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Instructions.
+    System,
+    /// Instructions, under the newer name.
+    Developer,
+    /// The person.
+    User,
+    /// The model.
+    Assistant,
+    /// A function's result.
+    Tool,
+}
+
+/// One turn of a conversation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Message {
+    /// Who speaks.
+    pub role: Role,
+    /// The text; `None` on an assistant turn that only calls tools.
+    pub content: Option<String>,
+    /// What the assistant thought, for templates that keep it.
+    pub reasoning: Option<String>,
+    /// The calls of an assistant turn.
+    pub tool_calls: Vec<ToolCall>,
+    /// On a tool turn: the call it answers.
+    pub tool_call_id: Option<String>,
+    /// The speaker's name, where the client gives one.
+    pub name: Option<String>,
+}
+
+impl Message {
+    /// A plain text turn.
+    pub fn text(role: Role, content: impl Into<String>) -> Self {
+        Self {
+            role,
+            content: Some(content.into()),
+            reasoning: None,
+            tool_calls: Vec::new(),
+            tool_call_id: None,
+            name: None,
+        }
+    }
+}
+
+/// A call that the model made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToolCall {
+    /// Links the call to its result.
+    pub id: String,
+    /// The function.
+    pub name: String,
+    /// Its arguments: JSON text, as the model or the client wrote it.
+    pub arguments: String,
+}
+
+/// A function offered to the model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToolDefinition {
+    /// The function's name.
+    pub name: String,
+    /// The whole definition as the client sent it (`{"type":"function","function":{…}}`), JSON text:
+    /// templates print it, key order and all.
+    pub json: String,
+}

@@ -1,0 +1,84 @@
+//! One generation, as it comes; must not know how a client is told.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{GenerateError, TokenId};
+
+/// Which part of the answer a piece of text belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Channel {
+    /// What the person reads.
+    Content,
+    /// What the model thought before.
+    Reasoning,
+}
+
+/// A piece of a tool call. The first piece of a call carries `id` and `name`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToolCallDelta {
+    /// Which call of the answer, from 0.
+    pub index: u32,
+    /// Set on the call's first piece.
+    pub id: Option<String>,
+    /// Set on the call's first piece.
+    pub name: Option<String>,
+    /// More of the arguments' JSON text.
+    pub arguments: String,
+}
+
+/// Why a generation ended as it should.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FinishReason {
+    /// The model ended, or a stop string was met.
+    Stop,
+    /// `max_tokens` or the context was reached.
+    Length,
+    /// The model called tools.
+    ToolCalls,
+}
+
+/// Tokens of one generation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Tokens of the prompt, the reused ones included.
+    pub prompt_tokens: u32,
+    /// Of these, how many were not computed again.
+    pub cached_tokens: u32,
+    /// Tokens generated, the end-of-sequence token included.
+    pub completion_tokens: u32,
+    /// Of these, how many were spent on reasoning.
+    pub reasoning_tokens: u32,
+}
+
+/// What a generation says, in order: `Started`, then any number of `Text` and `ToolCall`, then exactly
+/// one `Finished` or `Failed`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Event {
+    /// The prompt is accepted and tokenised.
+    Started {
+        /// Tokens of the prompt.
+        prompt_tokens: u32,
+    },
+    /// More text. Never splits a character.
+    Text {
+        /// Where it belongs.
+        channel: Channel,
+        /// The text; never empty.
+        text: String,
+        /// The tokens consumed since the last event, so that another host can go on from here.
+        tokens: Vec<TokenId>,
+    },
+    /// A piece of a tool call.
+    ToolCall(ToolCallDelta),
+    /// The end, as it should be.
+    Finished {
+        /// Why.
+        reason: FinishReason,
+        /// The stop string that was met, if one was.
+        stop: Option<String>,
+        /// What it cost.
+        usage: Usage,
+    },
+    /// The end, as it should not be.
+    Failed(GenerateError),
+}

@@ -1,0 +1,27 @@
+//! What crosses a process border in mesh-llm, as plain data; it must not know sockets, clocks or threads.
+//!
+//! Today that is one generation: [`GenerateRequest`] in, [`Event`]s out, [`GenerateError`] when it
+//! cannot be. The membership, directory, election and routing machines join it here.
+//!
+//! ```
+//! use mesh_proto::{GenerateRequest, ModelId, Prompt};
+//!
+//! let request = GenerateRequest::new(ModelId::new("mesh-tiny"), Prompt::Text("Once upon".into()));
+//! assert!(request.sampling.is_greedy() && request.max_tokens.is_none());
+//! ```
+
+mod chat;
+mod error;
+mod event;
+mod id;
+mod model;
+mod request;
+mod sampling;
+
+pub use chat::{ChatPrompt, Message, Role, ToolCall, ToolDefinition};
+pub use error::GenerateError;
+pub use event::{Channel, Event, FinishReason, ToolCallDelta, Usage};
+pub use id::{ModelId, RequestId, TokenId};
+pub use model::ModelDescriptor;
+pub use request::{GenerateRequest, Prompt, ToolChoice};
+pub use sampling::{LogitBias, Sampling};

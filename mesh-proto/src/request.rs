@@ -1,0 +1,63 @@
+//! One generation, asked for; must not know who serves it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{ChatPrompt, ModelId, RequestId, Sampling, TokenId};
+
+/// What the model continues.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Prompt {
+    /// A conversation: rendered by the model's template; reasoning and tool calls are split out of the answer.
+    Chat(ChatPrompt),
+    /// Plain text, tokenised with the tokenizer's own special tokens; the answer is plain text.
+    Text(String),
+    /// Tokens as they are; the answer is plain text.
+    Tokens(Vec<TokenId>),
+}
+
+/// Whether the model may call the tools that a chat offers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToolChoice {
+    /// The model decides.
+    #[default]
+    Auto,
+    /// No calls: the tools are not shown to the model, and what looks like a call is text.
+    None,
+}
+
+/// Everything an engine needs for one generation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GenerateRequest {
+    /// For logs and for cancelling across the wire.
+    pub id: RequestId,
+    /// Which model.
+    pub model: ModelId,
+    /// What to continue.
+    pub prompt: Prompt,
+    /// How to choose tokens.
+    pub sampling: Sampling,
+    /// Whether tools may be called.
+    pub tool_choice: ToolChoice,
+    /// Most tokens to generate; `None`: up to the model's context.
+    pub max_tokens: Option<u32>,
+    /// Strings that end the answer; not part of it. Matched on the answer's visible text.
+    pub stop: Vec<String>,
+    /// Go on past the end-of-sequence token (benchmarks).
+    pub ignore_eos: bool,
+}
+
+impl GenerateRequest {
+    /// A greedy request without limits.
+    pub fn new(model: ModelId, prompt: Prompt) -> Self {
+        Self {
+            id: RequestId::default(),
+            model,
+            prompt,
+            sampling: Sampling::default(),
+            tool_choice: ToolChoice::default(),
+            max_tokens: None,
+            stop: Vec::new(),
+            ignore_eos: false,
+        }
+    }
+}
