@@ -1,0 +1,190 @@
+//! `config.json` and `generation_config.json` as MLX checkpoints have them; must not know tensors.
+
+use std::path::Path;
+
+use mesh_proto::TokenId;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
+
+use crate::error::MlxError;
+
+/// A checkpoint's configuration: the parts every family reads, and the rest for the family itself.
+#[derive(Debug)]
+pub(crate) struct Config {
+    /// Names the family.
+    pub(crate) model_type: String,
+    /// Tokens that end an answer, from both files, in order, each once.
+    pub(crate) eos: Vec<TokenId>,
+    /// How the weights are stored.
+    pub(crate) quantization: Option<Quantization>,
+    raw: Value,
+}
+
+impl Config {
+    /// Reads both files of a model folder; `generation_config.json` may be absent.
+    pub(crate) fn read(dir: &Path) -> Result<Self, MlxError> {
+        let raw = read_json(&dir.join("config.json"))?
+            .ok_or_else(|| MlxError::file(dir.join("config.json"), "not found; is this a model folder?"))?;
+        let model_type = raw
+            .get("model_type")
+            .and_then(Value::as_str)
+            .ok_or_else(|| MlxError::Config("`model_type` is missing, so the family is unknown".into()))?
+            .to_owned();
+        let generation = read_json(&dir.join("generation_config.json"))?.unwrap_or(Value::Null);
+        let mut eos = Vec::new();
+        for (file, value) in [("config.json", &raw), ("generation_config.json", &generation)] {
+            for id in eos_ids(file, value)? {
+                if !eos.contains(&id) {
+                    eos.push(id);
+                }
+            }
+        }
+        let quantization = Quantization::read(&raw)?;
+        Ok(Self { model_type, eos, quantization, raw })
+    }
+
+    /// The family's own arguments.
+    pub(crate) fn args<T: DeserializeOwned>(&self) -> Result<T, MlxError> {
+        serde_json::from_value(self.raw.clone()).map_err(|e| MlxError::Config(e.to_string()))
+    }
+}
+
+fn read_json(path: &Path) -> Result<Option<Value>, MlxError> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(MlxError::file(path, e)),
+    };
+    serde_json::from_str(&text).map(Some).map_err(|e| MlxError::file(path, format!("not valid JSON: {e}")))
+}
+
+/// `eos_token_id` is a number, a list of numbers, null or absent.
+fn eos_ids(file: &str, config: &Value) -> Result<Vec<TokenId>, MlxError> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum OneOrMany {
+        One(u32),
+        Many(Vec<u32>),
+    }
+    match config.get("eos_token_id") {
+        None | Some(Value::Null) => Ok(Vec::new()),
+        Some(value) => match OneOrMany::deserialize(value) {
+            Ok(OneOrMany::One(id)) => Ok(vec![TokenId(id)]),
+            Ok(OneOrMany::Many(ids)) => Ok(ids.into_iter().map(TokenId).collect()),
+            Err(_) => Err(MlxError::file(file, format!("`eos_token_id` is {value}, not a token id or a list of them"))),
+        },
+    }
+}
+
+/// One module's affine quantisation: `w = scale · q + bias` over groups of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Affine {
+    /// Values that share a scale and a bias.
+    pub(crate) group_size: i32,
+    /// Bits a value.
+    pub(crate) bits: i32,
+}
+
+/// The `quantization` block: a default, and overrides by module path (mlx-lm's form).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Quantization {
+    default: Affine,
+    overrides: Map<String, Value>,
+}
+
+impl Quantization {
+    fn read(config: &Value) -> Result<Option<Self>, MlxError> {
+        let block = match (config.get("quantization"), config.get("quantization_config")) {
+            (Some(Value::Object(block)), _) => block,
+            (_, Some(Value::Object(block))) if block.contains_key("bits") && block.contains_key("group_size") => block,
+            (_, Some(Value::Object(block))) => {
+                let method = block.get("quant_method").and_then(Value::as_str).unwrap_or("unknown");
+                return Err(MlxError::Config(format!(
+                    "`quantization_config` with quant_method `{method}` is not MLX's; convert the model with mlx-lm first"
+                )));
+            }
+            _ => return Ok(None),
+        };
+        let default = affine("quantization", block)?;
+        let overrides = block.iter().filter(|(_, v)| v.is_object() || v.is_boolean());
+        let overrides = overrides.map(|(k, v)| (k.clone(), v.clone())).collect();
+        Ok(Some(Self { default, overrides }))
+    }
+
+    /// How `module` (e.g. `model.layers.0.mlp.up_proj`) is stored; `None`: not quantised.
+    pub(crate) fn of(&self, module: &str) -> Result<Option<Affine>, MlxError> {
+        match self.overrides.get(module) {
+            Some(Value::Bool(false)) => Ok(None),
+            Some(Value::Object(block)) => affine(&format!("quantization.{module}"), block).map(Some),
+            _ => Ok(Some(self.default)),
+        }
+    }
+
+    /// For people: `4-bit affine, group 64`.
+    pub(crate) fn describe(&self) -> String {
+        let mixed = if self.overrides.is_empty() { "" } else { ", mixed" };
+        format!("{}-bit affine, group {}{mixed}", self.default.bits, self.default.group_size)
+    }
+}
+
+fn affine(place: &str, block: &Map<String, Value>) -> Result<Affine, MlxError> {
+    if let Some(mode) = block.get("mode").and_then(Value::as_str)
+        && mode != "affine"
+    {
+        return Err(MlxError::Config(format!("`{place}.mode` is `{mode}`; this version serves `affine` only")));
+    }
+    let number = |key: &str, known: &[i64]| match block.get(key).and_then(Value::as_i64) {
+        Some(n) if known.contains(&n) => Ok(n as i32),
+        Some(n) => Err(MlxError::Config(format!("`{place}.{key}` is {n}; MLX knows {known:?}"))),
+        None => Err(MlxError::Config(format!("`{place}.{key}` is missing or not a number"))),
+    };
+    Ok(Affine { group_size: number("group_size", &[32, 64, 128])?, bits: number("bits", &[2, 3, 4, 5, 6, 8])? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn folder(config: &Value, generation: Option<&Value>) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+        if let Some(generation) = generation {
+            std::fs::write(dir.path().join("generation_config.json"), generation.to_string()).unwrap();
+        }
+        dir
+    }
+
+    #[test]
+    fn end_tokens_come_from_both_files_each_once() {
+        let dir = folder(
+            &json!({"model_type": "qwen3", "eos_token_id": 7}),
+            Some(&json!({"eos_token_id": [7, 9]})),
+        );
+        assert_eq!(Config::read(dir.path()).unwrap().eos, [TokenId(7), TokenId(9)]);
+    }
+
+    #[test]
+    fn overrides_win_over_the_default_and_false_means_not_quantised() {
+        let block = json!({"model_type": "x", "quantization": {
+            "group_size": 64, "bits": 4, "a.b": {"group_size": 32, "bits": 8}, "c": false}});
+        let q = Config::read(folder(&block, None).path()).unwrap().quantization.unwrap();
+        assert_eq!(q.of("a.b").unwrap(), Some(Affine { group_size: 32, bits: 8 }));
+        assert_eq!(q.of("c").unwrap(), None);
+        assert_eq!(q.of("d").unwrap(), Some(Affine { group_size: 64, bits: 4 }));
+    }
+
+    #[test]
+    fn what_cannot_be_served_is_named() {
+        for (block, word) in [
+            (json!({"model_type": "x", "quantization": {"group_size": 32, "bits": 4, "mode": "mxfp4"}}), "mxfp4"),
+            (json!({"model_type": "x", "quantization": {"group_size": 48, "bits": 4}}), "quantization.group_size"),
+            (json!({"model_type": "x", "quantization_config": {"quant_method": "gptq"}}), "gptq"),
+            (json!({"model_type": "x", "eos_token_id": "end"}), "eos_token_id"),
+            (json!({"hidden_size": 1}), "model_type"),
+        ] {
+            let message = Config::read(folder(&block, None).path()).unwrap_err().to_string();
+            assert!(message.contains(word), "{message}");
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! `MlxDecoder`: one batched step at a time over a loaded model; must not know text, clients or files.
+
+use std::collections::{HashMap, VecDeque};
+
+use engine::{
+    Decoder,
+    decoder::{DecodeError, DecoderLimits, DecoderMemory, PrefillChunk, Sampled, SeqId, SequenceSpec, StepPlan},
+};
+use mesh_proto::{Sampling, TokenId};
+use mlx_rs::{
+    Array,
+    error::Exception,
+    ops,
+    ops::indexing::take_axis,
+    transforms::{async_eval, eval},
+};
+
+use crate::{
+    families::Model,
+    kv::{Kv, KvShape},
+    prefix::{MIN_REUSE, PrefixCache, common},
+    sampling::{self, Row},
+    step::Step,
+    sys::Result,
+};
+
+/// Where a sequence's newest token is.
+#[derive(Clone, Copy)]
+enum Newest {
+    /// Not chosen yet.
+    Prompt,
+    /// Read back.
+    Host(TokenId),
+    /// Row of a step in flight.
+    Device { step: u64, row: usize },
+}
+
+struct Sequence {
+    prompt: Vec<TokenId>,
+    sampling: Sampling,
+    newest: Newest,
+}
+
+struct InFlight {
+    step: u64,
+    tokens: Array,
+    rows: Vec<SeqId>,
+}
+
+/// See the module's page.
+pub(crate) struct MlxDecoder {
+    model: Box<dyn Model>,
+    limits: DecoderLimits,
+    kv: Kv,
+    prefixes: PrefixCache,
+    sequences: HashMap<SeqId, Sequence>,
+    in_flight: VecDeque<InFlight>,
+    next_step: u64,
+}
+
+/// The rows of a step that choose a token, and where their hidden states lie in it.
+#[derive(Default)]
+struct Choosers {
+    rows: Vec<SeqId>,
+    indices: Vec<i32>,
+    positions: Vec<u64>,
+}
+
+impl MlxDecoder {
+    /// `prefix_budget`: bytes for ended sequences' KV.
+    pub(crate) fn new(model: Box<dyn Model>, shape: KvShape, limits: DecoderLimits, prefix_budget: u64) -> Self {
+        Self {
+            model,
+            limits,
+            kv: Kv::new(shape),
+            prefixes: PrefixCache::new(prefix_budget),
+            sequences: HashMap::new(),
+            in_flight: VecDeque::new(),
+            next_step: 0,
+        }
+    }
+
+    fn open_sequence(&mut self, spec: SequenceSpec) -> Result<u32> {
+        // The prompt's last token is computed in any case: its logits choose the first token of the answer.
+        let usable = &spec.prompt[..spec.prompt.len() - 1];
+        let kept = self.prefixes.longest(usable);
+        let live = self.longest_live(usable);
+        let prefix = match live {
+            Some((seq, len)) if len > kept && len >= MIN_REUSE => self.kv.copy(seq, len as i32)?,
+            _ if kept >= MIN_REUSE => self.prefixes.take(usable, kept)?,
+            _ => None,
+        };
+        let reused = prefix.as_ref().map_or(0, |prefix| prefix.len);
+        self.kv.open(spec.id, spec.prompt.len() as i32 + 1, prefix.as_ref())?;
+        let sequence = Sequence { prompt: spec.prompt, sampling: spec.sampling, newest: Newest::Prompt };
+        self.sequences.insert(spec.id, sequence);
+        Ok(reused as u32)
+    }
+
+    /// The open sequence whose computed prompt has most in common with `prompt`. Ties go to the oldest.
+    fn longest_live(&self, prompt: &[TokenId]) -> Option<(SeqId, usize)> {
+        let shared = |(seq, sequence): (&SeqId, &Sequence)| {
+            let computed = sequence.prompt.len().min(self.kv.len(*seq) as usize);
+            (*seq, common(&sequence.prompt[..computed], prompt))
+        };
+        self.sequences.iter().map(shared).max_by_key(|(seq, len)| (*len, std::cmp::Reverse(*seq)))
+    }
+
+    fn submit_step(&mut self, plan: &StepPlan) -> Result<()> {
+        let decode = !plan.decode.is_empty();
+        if decode {
+            self.kv.make_room()?;
+        }
+        let chunks: Vec<(SeqId, i32, i32)> =
+            plan.prefill.iter().map(|chunk| (chunk.seq, chunk.start as i32, chunk.len as i32)).collect();
+        let (tokens, choosers) = self.inputs(plan, decode)?;
+        let mut step = Step::new(&mut self.kv, decode, &chunks)?;
+        let hidden = self.model.hidden(&tokens, &mut step)?;
+        for seq in &plan.decode {
+            let home = self.kv.pools().find(|(_, pool)| pool.rows().contains(seq)).map(|(capacity, _)| capacity);
+            if let Some(pool) = home.and_then(|capacity| self.kv.pool(capacity)) {
+                pool.advance(*seq);
+            }
+        }
+        let mut outputs = self.finish_chunks(&plan.prefill)?;
+        let id = self.next_step;
+        self.next_step += 1;
+        if !choosers.rows.is_empty() {
+            let chosen = self.choose(&hidden, &choosers)?;
+            outputs.push(chosen.clone());
+            for (row, seq) in choosers.rows.iter().enumerate() {
+                if let Some(sequence) = self.sequences.get_mut(seq) {
+                    sequence.newest = Newest::Device { step: id, row };
+                }
+            }
+            self.in_flight.push_back(InFlight { step: id, tokens: chosen, rows: choosers.rows });
+        } else {
+            let nothing = Array::from_slice::<u32>(&[], &[0]);
+            self.in_flight.push_back(InFlight { step: id, tokens: nothing, rows: Vec::new() });
+        }
+        async_eval(&outputs)
+    }
+
+    /// The step's input tokens `[tokens]`, and the rows that choose one, in the order of [`Step::new`].
+    fn inputs(&self, plan: &StepPlan, decode: bool) -> Result<(Array, Choosers)> {
+        // Tokens that were not read back are taken from the steps in flight, on the device. `known` holds the others.
+        let mut known: Vec<u32> = Vec::new();
+        let mut sources: Vec<i32> = Vec::new();
+        let mut offsets = HashMap::new();
+        let mut ahead = 0;
+        for step in &self.in_flight {
+            offsets.insert(step.step, ahead);
+            ahead += step.rows.len() as i32;
+        }
+        let mut choosers = Choosers::default();
+        if decode {
+            for seq in self.kv.pools().flat_map(|(_, pool)| pool.rows()) {
+                if plan.decode.contains(seq) {
+                    choosers.rows.push(*seq);
+                    choosers.indices.push(sources.len() as i32);
+                    choosers.positions.push(self.kv.len(*seq) as u64 + 1);
+                }
+                match self.sequences.get(seq).map(|sequence| sequence.newest) {
+                    Some(Newest::Device { step, row }) if offsets.contains_key(&step) => {
+                        sources.push(offsets[&step] + row as i32);
+                    }
+                    Some(Newest::Host(token)) => {
+                        sources.push(ahead + known.len() as i32);
+                        known.push(token.0);
+                    }
+                    // Nobody reads what such a row computes.
+                    _ => {
+                        sources.push(ahead + known.len() as i32);
+                        known.push(0);
+                    }
+                }
+            }
+        }
+        for chunk in &plan.prefill {
+            let Some(sequence) = self.sequences.get(&chunk.seq) else { continue };
+            let (start, end) = (chunk.start as usize, (chunk.start + chunk.len) as usize);
+            for token in &sequence.prompt[start..end] {
+                sources.push(ahead + known.len() as i32);
+                known.push(token.0);
+            }
+            if chunk.last {
+                choosers.rows.push(chunk.seq);
+                choosers.indices.push(sources.len() as i32 - 1);
+                choosers.positions.push(end as u64);
+            }
+        }
+        Ok((self.gather(&known, &sources, ahead)?, choosers))
+    }
+
+    /// `sources` index the tokens of all steps in flight, one after the other, and `known` behind them.
+    fn gather(&self, known: &[u32], sources: &[i32], ahead: i32) -> Result<Array> {
+        let host = Array::from_slice(known, &[known.len() as i32]);
+        let in_order = |from: i32| sources.iter().enumerate().all(|(i, source)| *source == from + i as i32);
+        if in_order(ahead) {
+            return Ok(host);
+        }
+        let mut from = 0;
+        for step in &self.in_flight {
+            if in_order(from) && sources.len() == step.rows.len() {
+                return Ok(step.tokens.clone());
+            }
+            from += step.rows.len() as i32;
+        }
+        let mut all: Vec<Array> =
+            self.in_flight.iter().filter(|step| !step.rows.is_empty()).map(|step| step.tokens.clone()).collect();
+        if !known.is_empty() {
+            all.push(host);
+        }
+        let all = if all.len() == 1 { all.remove(0) } else { ops::concatenate(&all, 0)? };
+        take_axis(&all, Array::from_slice(sources, &[sources.len() as i32]), 0)
+    }
+
+    /// Counts what the step wrote into strips; those whose prompt is whole join their pool. Returns what must be
+    /// computed although no chosen token depends on it.
+    fn finish_chunks(&mut self, chunks: &[PrefillChunk]) -> Result<Vec<Array>> {
+        let mut outputs = Vec::new();
+        for chunk in chunks {
+            let Some(strip) = self.kv.strip(chunk.seq) else { continue };
+            strip.len = (chunk.start + chunk.len) as i32;
+            if chunk.last {
+                self.kv.join(chunk.seq)?;
+            } else {
+                outputs.extend(strip.layers.iter().flat_map(|layer| [layer.keys.clone(), layer.values.clone()]));
+            }
+        }
+        Ok(outputs)
+    }
+
+    fn choose(&self, hidden: &Array, choosers: &Choosers) -> Result<Array> {
+        let all = hidden.dim(0) as usize == choosers.indices.len();
+        let count = choosers.indices.len() as i32;
+        let hidden = match all {
+            true => hidden.clone(),
+            false => take_axis(hidden, Array::from_slice(&choosers.indices, &[count]), 0)?,
+        };
+        let logits = self.model.logits(&hidden)?;
+        let greedy = Sampling::default();
+        let rows: Vec<Row<'_>> = choosers
+            .rows
+            .iter()
+            .zip(&choosers.positions)
+            .map(|(seq, position)| Row {
+                sampling: self.sequences.get(seq).map_or(&greedy, |sequence| &sequence.sampling),
+                position: *position,
+            })
+            .collect();
+        sampling::choose(&logits, &rows)
+    }
+
+    fn keep(&mut self, seq: SeqId, text: &[TokenId]) -> Result<()> {
+        // The last token's KV does not exist, and what steps in flight wrote beyond the text is nobody's.
+        let len = (self.kv.len(seq) as usize).min(text.len().saturating_sub(1));
+        let bytes = len as u64 * self.kv.shape.bytes_per_token();
+        if len < MIN_REUSE || bytes > self.prefixes.budget() || self.prefixes.covers(&text[..len]) {
+            return Ok(());
+        }
+        if let Some(prefix) = self.kv.copy(seq, len as i32)? {
+            // Computed now, or the copy would hold the whole pool alive.
+            async_eval(prefix.arrays())?;
+            self.prefixes.insert(text[..len].to_vec(), prefix, bytes);
+        }
+        Ok(())
+    }
+
+    /// Logits of every position of `tokens`, `[tokens, vocabulary]`, in one step: for comparisons with a reference.
+    #[cfg(test)]
+    pub(crate) fn logits_of(&mut self, tokens: &[u32]) -> Result<Array> {
+        let seq = SeqId(u64::MAX);
+        let n = tokens.len() as i32;
+        self.kv.open(seq, n, None)?;
+        let mut step = Step::new(&mut self.kv, false, &[(seq, 0, n)])?;
+        let hidden = self.model.hidden(&Array::from_slice(tokens, &[n]), &mut step)?;
+        let logits = self.model.logits(&hidden)?;
+        self.kv.close(seq)?;
+        logits.as_dtype(mlx_rs::Dtype::Float32)
+    }
+}
+
+fn device(error: Exception) -> DecodeError {
+    DecodeError::Device(error.what().to_owned())
+}
+
+impl Decoder for MlxDecoder {
+    fn limits(&self) -> DecoderLimits {
+        self.limits
+    }
+
+    fn open(&mut self, spec: SequenceSpec) -> std::result::Result<u32, DecodeError> {
+        let refuse = |message: &str| DecodeError::Sequences { seqs: vec![spec.id], message: message.into() };
+        if spec.prompt.is_empty() {
+            return Err(refuse("the prompt has no tokens"));
+        }
+        if spec.prompt.iter().any(|token| token.0 >= self.limits.vocab_size) {
+            return Err(refuse("the prompt has a token outside the vocabulary"));
+        }
+        self.open_sequence(spec).map_err(device)
+    }
+
+    fn submit(&mut self, plan: &StepPlan) -> std::result::Result<(), DecodeError> {
+        self.submit_step(plan).map_err(device)
+    }
+
+    fn collect(&mut self) -> std::result::Result<Vec<Sampled>, DecodeError> {
+        let Some(done) = self.in_flight.pop_front() else { return Ok(Vec::new()) };
+        if done.rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        eval([&done.tokens]).map_err(device)?;
+        let tokens = done.tokens.try_as_slice::<u32>().map_err(|e| DecodeError::Device(e.to_string()))?;
+        let mut sampled = Vec::with_capacity(tokens.len());
+        for (row, (seq, token)) in done.rows.iter().zip(tokens).enumerate() {
+            let Some(sequence) = self.sequences.get_mut(seq) else { continue };
+            let token = TokenId(*token);
+            if let Newest::Device { step, row: newest } = sequence.newest
+                && step == done.step
+                && newest == row
+            {
+                sequence.newest = Newest::Host(token);
+            }
+            sampled.push(Sampled { seq: *seq, token });
+        }
+        Ok(sampled)
+    }
+
+    fn close(&mut self, seq: SeqId, kept: Option<&[TokenId]>) {
+        self.sequences.remove(&seq);
+        if let Some(text) = kept
+            && let Err(error) = self.keep(seq, text)
+        {
+            tracing::warn!(%error, "a sequence's keys and values could not be kept for reuse");
+        }
+        if let Err(error) = self.kv.close(seq) {
+            tracing::error!(%error, "a sequence's place could not be freed");
+        }
+    }
+
+    fn memory(&self) -> DecoderMemory {
+        DecoderMemory { kv_bytes: self.kv.bytes(), prefix_bytes: self.prefixes.bytes() }
+    }
+}

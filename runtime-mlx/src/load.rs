@@ -1,0 +1,165 @@
+//! From a model folder to a decoder that is ready; must not know names, clients or HTTP.
+
+use std::path::Path;
+
+use engine::decoder::DecoderLimits;
+use mesh_proto::TokenId;
+use mlx_rs::Dtype;
+
+use crate::{
+    config::Config,
+    decoder::MlxDecoder,
+    error::MlxError,
+    families,
+    kv::KvShape,
+    loader::{Loader, Residency},
+    memory::Budget,
+    sys,
+    weights::Weights,
+};
+
+/// Context of a model whose `config.json` does not say. Origin: llama.cpp's default.
+const DEFAULT_CONTEXT: u32 = 4096;
+
+/// A loaded model, not yet warm.
+pub(crate) struct Loaded {
+    pub(crate) decoder: MlxDecoder,
+    pub(crate) family: String,
+    pub(crate) quantization: String,
+    pub(crate) eos: Vec<TokenId>,
+}
+
+/// What the person asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct LoadOptions {
+    /// Context in tokens; `None`: the model's own, as far as memory allows.
+    pub(crate) context_tokens: Option<u32>,
+    /// Bytes for weights and caches; `None`: what the machine has.
+    pub(crate) max_memory: Option<u64>,
+    /// `None`: what suits the device.
+    pub(crate) residency: Option<Residency>,
+}
+
+/// Reads a checkpoint. Everything that could make serving it fail is an error here, before anything is served.
+pub(crate) fn load(dir: &Path, options: LoadOptions, stage: &mut dyn FnMut(&str)) -> Result<Loaded, MlxError> {
+    let config = Config::read(dir)?;
+    let family = families::find(&config.model_type)?;
+    let mut weights = Weights::open(dir)?;
+    let stored_dtype = weights.float_dtype();
+    let budget = Budget::new(options.max_memory)?;
+    let dense_bytes = weights.dense_f32_bytes(config.quantization.as_ref())?;
+    let residency = match options.residency {
+        Some(residency) => residency,
+        None => residency_for(sys::on_gpu(), dense_bytes, &budget),
+    };
+    let (dtype, resident_bytes) = match residency {
+        Residency::Stored => (stored_dtype, weights.stored_bytes),
+        Residency::PackedF32 => (Dtype::Float32, weights.packed_f32_bytes()),
+        Residency::DenseF32 => (Dtype::Float32, dense_bytes),
+    };
+    budget.check_weights(resident_bytes)?;
+    stage(&format!("reading weights ({})", human(weights.stored_bytes)));
+    weights.discard(|name| name.ends_with("rotary_emb.inv_freq"));
+    let mut loader = Loader::new(&mut weights, config.quantization.as_ref(), residency);
+    let model = family.load(&config, &mut loader)?;
+    weights.finish()?;
+
+    let shape = model.shape();
+    let kv = KvShape::new(shape, dtype);
+    let split = budget.split(resident_bytes);
+    let fits = u32::try_from(split.kv / kv.bytes_per_token()).unwrap_or(u32::MAX);
+    let context_tokens = context(options.context_tokens, shape.max_positions, fits)?;
+    if let Some(bad) = config.eos.iter().find(|id| id.0 >= shape.vocab_size as u32) {
+        return Err(MlxError::Config(format!("`eos_token_id` {} lies outside the vocabulary", bad.0)));
+    }
+    let limits = DecoderLimits {
+        context_tokens,
+        vocab_size: shape.vocab_size as u32,
+        kv_bytes_per_token: kv.bytes_per_token(),
+        kv_budget_bytes: split.kv,
+    };
+    let quantization = match &config.quantization {
+        Some(quantization) => quantization.describe(),
+        None => format!("{stored_dtype:?}").to_lowercase(),
+    };
+    tracing::info!(
+        family = config.model_type,
+        quantization,
+        ?residency,
+        context_tokens,
+        weights = resident_bytes,
+        kv_budget = split.kv,
+        "model loaded"
+    );
+    let decoder = MlxDecoder::new(model, kv, limits, split.prefix);
+    Ok(Loaded { decoder, family: config.model_type, quantization, eos: config.eos })
+}
+
+/// A CPU computes f32 many times faster than 16-bit floats, and dense matrices faster than packed ones.
+fn residency_for(gpu: bool, dense_bytes: u64, budget: &Budget) -> Residency {
+    if gpu {
+        Residency::Stored
+    } else if budget.holds_weights(dense_bytes) {
+        Residency::DenseF32
+    } else {
+        Residency::PackedF32
+    }
+}
+
+/// The context to serve: what was asked for, or the most that model and memory allow.
+fn context(asked: Option<u32>, model: Option<u32>, fits: u32) -> Result<u32, MlxError> {
+    let model_max = model.unwrap_or(DEFAULT_CONTEXT);
+    match asked {
+        Some(0) => Err(MlxError::DoesNotFit("--ctx-size must be at least 1".into())),
+        Some(asked) if model.is_some_and(|max| asked > max) => Err(MlxError::DoesNotFit(format!(
+            "--ctx-size {asked} is more than the {model_max} tokens that this model was made for"
+        ))),
+        Some(asked) if asked > fits => Err(MlxError::DoesNotFit(format!(
+            "--ctx-size {asked} needs more memory than there is for keys and values: {fits} tokens fit"
+        ))),
+        Some(asked) => Ok(asked),
+        None if fits < model_max.min(DEFAULT_CONTEXT) => Err(MlxError::DoesNotFit(format!(
+            "beside the weights only {fits} tokens of context fit into memory: raise --max-memory, ask for a small \
+             --ctx-size, or serve a smaller model"
+        ))),
+        None => {
+            if fits < model_max {
+                tracing::warn!(fits, model_max, "context cut to what fits into memory");
+            }
+            Ok(model_max.min(fits))
+        }
+    }
+}
+
+/// Bytes for people.
+pub(crate) fn human(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_context_is_the_models_unless_memory_or_the_person_says_less() {
+        assert_eq!(context(None, Some(40_000), 50_000).unwrap(), 40_000);
+        assert_eq!(context(None, Some(40_000), 30_000).unwrap(), 30_000);
+        assert_eq!(context(Some(1000), Some(40_000), 30_000).unwrap(), 1000);
+        assert!(context(Some(50_000), Some(40_000), 90_000).unwrap_err().to_string().contains("made for"));
+        assert!(context(Some(35_000), Some(40_000), 30_000).unwrap_err().to_string().contains("30000 tokens fit"));
+        assert!(context(None, Some(40_000), 100).unwrap_err().to_string().contains("--max-memory"));
+    }
+
+    #[test]
+    fn bytes_read_well() {
+        assert_eq!(human(12), "12 B");
+        assert_eq!(human(5 << 29), "2.5 GiB");
+    }
+}

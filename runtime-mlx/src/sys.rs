@@ -1,0 +1,94 @@
+//! The few MLX calls that `mlx-rs` does not offer as one operation; must not know models or caches.
+//!
+//! The crate's only `unsafe` lies here. Shapes in comments are `[dim, dim]`; every function adds one node to
+//! the graph and computes nothing.
+#![allow(unsafe_code)]
+
+use std::sync::Once;
+
+use mlx_rs::{Array, Dtype, Stream, error::Exception};
+
+/// What MLX's operations return.
+pub(crate) type Result<T> = std::result::Result<T, Exception>;
+
+/// Runs one MLX call that writes an array to its first argument.
+fn op(name: &str, call: impl FnOnce(*mut mlx_sys::mlx_array) -> i32) -> Result<Array> {
+    // MLX's own error handler ends the process; any mlx-rs operation replaces it by one that returns.
+    static HANDLER: Once = Once::new();
+    HANDLER.call_once(|| drop(mlx_rs::ops::zeros_dtype(&[1], Dtype::Float32)));
+    // SAFETY: creates an empty handle that owns nothing.
+    let mut out = unsafe { mlx_sys::mlx_array_new() };
+    let status = call(&mut out);
+    // SAFETY: `out` is a handle that this function owns: filled by the call, or still empty if it failed;
+    // `Array` frees it exactly once.
+    let array = unsafe { Array::from_ptr(out) };
+    if status == 0 { Ok(array) } else { Err(Exception::custom(format!("MLX refused the operation {name}"))) }
+}
+
+fn stream() -> Stream {
+    Stream::thread_local_or_default()
+}
+
+/// `a[start..stop]`, one bound per axis.
+pub(crate) fn slice(a: &Array, start: &[i32], stop: &[i32]) -> Result<Array> {
+    let ones = vec![1; start.len()];
+    let s = stream();
+    // SAFETY: all pointers are to live arrays of the lengths passed beside them; handles outlive the call.
+    op("slice", |out| unsafe {
+        mlx_sys::mlx_slice(
+            out,
+            a.as_ptr(),
+            start.as_ptr(),
+            start.len(),
+            stop.as_ptr(),
+            stop.len(),
+            ones.as_ptr(),
+            ones.len(),
+            s.as_ptr(),
+        )
+    })
+}
+
+/// `a` with `a[start..stop] = update`. In place if nobody else holds `a` by the time it is computed.
+pub(crate) fn slice_update(a: &Array, update: &Array, start: &[i32], stop: &[i32]) -> Result<Array> {
+    let ones = vec![1; start.len()];
+    let s = stream();
+    // SAFETY: as in `slice`.
+    op("slice_update", |out| unsafe {
+        mlx_sys::mlx_slice_update(
+            out,
+            a.as_ptr(),
+            update.as_ptr(),
+            start.as_ptr(),
+            start.len(),
+            stop.as_ptr(),
+            stop.len(),
+            ones.as_ptr(),
+            ones.len(),
+            s.as_ptr(),
+        )
+    })
+}
+
+/// `a` `[S, H, T, D]` with `a[rows[i], :, columns[i], :] = updates[i]`; `updates` is `[n, 1, H, 1, D]`.
+/// In place under the same condition as [`slice_update`].
+pub(crate) fn scatter_rows(a: &Array, rows: &Array, columns: &Array, updates: &Array) -> Result<Array> {
+    let axes = [0, 2];
+    let handles = [rows.as_ptr(), columns.as_ptr()];
+    let s = stream();
+    // SAFETY: `handles` are live; the vector copies them (counted) and is freed before this function ends.
+    op("scatter", |out| unsafe {
+        let indices = mlx_sys::mlx_vector_array_new_data(handles.as_ptr(), handles.len());
+        let status =
+            mlx_sys::mlx_scatter(out, a.as_ptr(), indices, updates.as_ptr(), axes.as_ptr(), axes.len(), s.as_ptr());
+        mlx_sys::mlx_vector_array_free(indices);
+        status
+    })
+}
+
+/// Whether MLX computes on a GPU in this process.
+pub(crate) fn on_gpu() -> bool {
+    mlx_rs::Device::try_default()
+        .and_then(|device| device.get_type())
+        .is_ok_and(|kind| matches!(kind, mlx_rs::DeviceType::Gpu))
+}
