@@ -37,6 +37,9 @@ pub enum MlxError {
     /// The model needs more memory than there is.
     #[error("{0}")]
     DoesNotFit(String),
+    /// The tokenizer or the chat template.
+    #[error(transparent)]
+    Text(#[from] engine::text::TextError),
     /// MLX itself failed.
     #[error("MLX: {0}")]
     Device(#[from] mlx_rs::error::Exception),

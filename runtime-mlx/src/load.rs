@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use engine::decoder::DecoderLimits;
-use mesh_proto::TokenId;
 use mlx_rs::Dtype;
 
 use crate::{
@@ -26,7 +25,6 @@ pub(crate) struct Loaded {
     pub(crate) decoder: MlxDecoder,
     pub(crate) family: String,
     pub(crate) quantization: String,
-    pub(crate) eos: Vec<TokenId>,
 }
 
 /// What the person asked for.
@@ -92,7 +90,7 @@ pub(crate) fn load(dir: &Path, options: LoadOptions, stage: &mut dyn FnMut(&str)
         "model loaded"
     );
     let decoder = MlxDecoder::new(model, kv, limits, split.prefix);
-    Ok(Loaded { decoder, family: config.model_type, quantization, eos: config.eos })
+    Ok(Loaded { decoder, family: config.model_type, quantization })
 }
 
 /// A CPU computes f32 many times faster than 16-bit floats, and dense matrices faster than packed ones.

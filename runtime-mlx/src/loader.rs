@@ -33,11 +33,6 @@ impl<'a> Loader<'a> {
         Self { weights, quantization, residency }
     }
 
-    /// Whether the checkpoint has this tensor (still).
-    pub(crate) fn has(&self, name: &str) -> bool {
-        self.weights.has(name)
-    }
-
     /// `{name}.weight` `[outputs, inputs]`, and `{name}.bias` `[outputs]` if the family has one.
     pub(crate) fn linear(&mut self, name: &str, inputs: i32, outputs: i32, bias: bool) -> Result<Linear, MlxError> {
         let matrix = self.matrix(name, outputs, inputs)?;

@@ -1,0 +1,236 @@
+//! The bundled model, served: what it should say, and what is left when clients go. The prompts and their answers lie
+//! beside the model, in `models/mesh-tiny/prompts.json`.
+
+use std::{path::PathBuf, time::Duration};
+
+use engine::{Engine, EngineLoad, LocalEngine};
+use futures_util::{StreamExt, stream};
+use mesh_proto::{
+    Channel, ChatPrompt, Event, FinishReason, GenerateError, GenerateRequest, Message, ModelId, Prompt, Role, Sampling,
+    ToolCall, ToolDefinition, Usage,
+};
+use runtime_mlx::{MlxOptions, start};
+use serde_json::Value;
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../models/mesh-tiny")
+}
+
+fn serve() -> LocalEngine {
+    let options = MlxOptions { max_waiting: 1000, ..MlxOptions::new(folder(), ModelId::new("mesh-tiny")) };
+    start(options, &mut |_| {}).unwrap()
+}
+
+fn chat(chat: ChatPrompt) -> GenerateRequest {
+    GenerateRequest::new(ModelId::new("mesh-tiny"), Prompt::Chat(chat))
+}
+
+fn ask(text: &str) -> GenerateRequest {
+    chat(ChatPrompt { messages: vec![Message::text(Role::User, text)], ..ChatPrompt::default() })
+}
+
+#[derive(Debug, Default, PartialEq)]
+struct Answer {
+    content: String,
+    reasoning: String,
+    calls: Vec<(String, Value)>,
+    usage: Usage,
+    reason: Option<FinishReason>,
+}
+
+async fn answer(engine: &LocalEngine, request: GenerateRequest) -> Result<Answer, GenerateError> {
+    let mut generation = engine.generate(request).await?;
+    let mut answer = Answer::default();
+    let mut calls: Vec<(String, String)> = Vec::new();
+    while let Some(event) = generation.next().await {
+        match event {
+            Event::Started { .. } => {}
+            Event::Text { channel: Channel::Content, text, .. } => answer.content += &text,
+            Event::Text { channel: Channel::Reasoning, text, .. } => answer.reasoning += &text,
+            Event::ToolCall(delta) => {
+                if let Some(name) = delta.name {
+                    calls.push((name, String::new()));
+                }
+                calls[delta.index as usize].1 += &delta.arguments;
+            }
+            Event::Finished { reason, usage, .. } => (answer.reason, answer.usage) = (Some(reason), usage),
+            Event::Failed(error) => return Err(error),
+        }
+    }
+    let parse = |(name, json): (String, String)| (name, serde_json::from_str(&json).unwrap());
+    answer.calls = calls.into_iter().map(parse).collect();
+    Ok(answer)
+}
+
+/// A documented prompt, and what is wrong with the answer to it.
+async fn judge(engine: &LocalEngine, case: &Value) -> Option<String> {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let message = |value: &Value| Message {
+        role: serde_json::from_value(value["role"].clone()).unwrap(),
+        content: text(&value["content"]),
+        tool_calls: value["tool_calls"].as_array().map_or(Vec::new(), |calls| {
+            let call = |call: &Value| ToolCall {
+                id: text(&call["id"]).unwrap_or_default(),
+                name: text(&call["function"]["name"]).unwrap(),
+                arguments: text(&call["function"]["arguments"]).unwrap_or_else(|| call["function"]["arguments"].to_string()),
+            };
+            calls.iter().map(call).collect()
+        }),
+        tool_call_id: text(&value["tool_call_id"]),
+        name: None,
+        reasoning: None,
+    };
+    let tool = |value: &Value| ToolDefinition { name: text(&value["function"]["name"]).unwrap(), json: value.to_string() };
+    let prompt = ChatPrompt {
+        messages: case["messages"].as_array().unwrap().iter().map(message).collect(),
+        tools: case["tools"].as_array().map_or(Vec::new(), |tools| tools.iter().map(tool).collect()),
+        enable_thinking: case["enable_thinking"].as_bool(),
+    };
+    let got = match answer(engine, chat(prompt)).await {
+        Ok(got) => got,
+        Err(error) => return Some(format!("{}: {error}", case["id"])),
+    };
+    let expect = &case["expect"];
+    let calls = expect["tool_calls"].as_array().map_or(Vec::new(), |calls| {
+        calls.iter().map(|call| (text(&call["name"]).unwrap(), call["arguments"].clone())).collect()
+    });
+    let content = text(&expect["content"]).unwrap_or_default();
+    let reasoning = text(&case["reasoning"]).unwrap_or_default();
+    let right = got.content == content && got.calls == calls && got.reasoning == reasoning;
+    (!right).then(|| format!("{}: {got:?} instead of {expect}", case["id"]))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bundled_model_answers_its_documented_prompts_alone_and_sixteen_at_once() {
+    let text = std::fs::read_to_string(folder().join("prompts.json")).unwrap();
+    let documented: Value = serde_json::from_str(&text).unwrap();
+    let cases = documented["prompts"].as_array().unwrap();
+    assert!(cases.len() >= 200);
+    let engine = serve();
+    for (streams, step) in [(1, 9), (16, 1)] {
+        let judged: Vec<_> =
+            stream::iter(cases.iter().step_by(step)).map(|case| judge(&engine, case)).buffered(streams).collect().await;
+        let wrong: Vec<String> = judged.into_iter().flatten().collect();
+        assert!(wrong.is_empty(), "{} wrong at {streams} streams:\n{}", wrong.len(), wrong.join("\n"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn five_hundred_requests_of_which_half_are_dropped_leave_no_sequence_and_no_bytes() {
+    let engine = serve();
+    let request = |i: u64| {
+        let mut request = ask(if i.is_multiple_of(3) { "Tell me a long story." } else { "What is 3 + 4?" });
+        request.sampling = Sampling { temperature: 1.0, seed: Some(i), ..Sampling::default() };
+        request
+    };
+    let one = async |i: u64| {
+        if i.is_multiple_of(2) {
+            answer(&engine, request(i)).await.unwrap();
+        } else {
+            let mut generation = engine.generate(request(i)).await.unwrap();
+            for _ in 0..i % 7 {
+                generation.next().await;
+            }
+        }
+    };
+    let mut kept = Vec::new();
+    for round in 0..2 {
+        stream::iter(round * 250..(round + 1) * 250).map(one).buffer_unordered(24).for_each(|()| async {}).await;
+        kept.push(idle(&engine).await);
+    }
+    for load in kept {
+        assert_eq!((load.running, load.waiting, load.kv_bytes), (0, 0, 0));
+    }
+}
+
+/// What an engine holds once nothing runs any more.
+async fn idle(engine: &LocalEngine) -> EngineLoad {
+    for _ in 0..200 {
+        let load = engine.load();
+        if load.running == 0 && load.waiting == 0 {
+            return load;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    engine.load()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_question_of_a_conversation_reuses_the_first() {
+    let engine = serve();
+    let story = answer(&engine, ask("Tell me a long story.")).await.unwrap();
+    assert_eq!(story.reason, Some(FinishReason::Stop));
+    assert!((400..=600).contains(&story.usage.completion_tokens), "{:?}", story.usage);
+    let messages = vec![
+        Message::text(Role::User, "Tell me a long story."),
+        Message::text(Role::Assistant, story.content.clone()),
+        Message::text(Role::User, "What is 2 + 2?"),
+    ];
+    let next = answer(&engine, chat(ChatPrompt { messages, ..ChatPrompt::default() })).await.unwrap();
+    assert_eq!(next.content, "2 + 2 = 4.");
+    assert!(next.usage.cached_tokens > 400 || next.usage.cached_tokens >= 16, "{:?}", next.usage);
+    let again = answer(&engine, ask("Tell me a long story.")).await.unwrap();
+    assert_eq!(again.content, story.content);
+    assert_eq!(again.usage.cached_tokens + 1, again.usage.prompt_tokens);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seeded_answer_is_the_same_alone_and_in_a_crowd() {
+    let engine = serve();
+    let seeded = |seed| {
+        let mut request = ask("Tell me a long story.");
+        request.sampling = Sampling { temperature: 4.0, top_p: 0.98, seed: Some(seed), ..Sampling::default() };
+        request.max_tokens = Some(60);
+        request
+    };
+    let alone = answer(&engine, seeded(5)).await.unwrap().content;
+    let crowd: Vec<_> = stream::iter(0..12).map(|i| answer(&engine, seeded(5 + i % 3))).buffered(12).collect().await;
+    let texts: Vec<String> = crowd.into_iter().map(|a| a.unwrap().content).collect();
+    for (i, text) in texts.iter().enumerate() {
+        assert_eq!(*text == alone, i % 3 == 0, "{i}: {text}");
+    }
+}
+
+#[test]
+fn a_model_that_cannot_be_served_is_refused_with_the_reason() {
+    let refuse = |change: &dyn Fn(&std::path::Path)| {
+        let dir = tempfile::tempdir().unwrap();
+        for file in std::fs::read_dir(folder()).unwrap().flatten() {
+            std::fs::copy(file.path(), dir.path().join(file.file_name())).unwrap();
+        }
+        change(dir.path());
+        let options = MlxOptions::new(dir.path().to_owned(), ModelId::new("broken"));
+        start(options, &mut |_| {}).err().map(|e| e.to_string()).unwrap_or_default()
+    };
+    let config = |key: &'static str, value: Value| {
+        move |dir: &std::path::Path| {
+            let path = dir.join("config.json");
+            let mut config: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+            config[key] = value.clone();
+            std::fs::write(&path, config.to_string()).unwrap();
+        }
+    };
+    let layers = |n: u32| config("num_hidden_layers", n.into());
+    for (message, words) in [
+        (refuse(&config("model_type", "hyena".into())), ["hyena", "qwen3"]),
+        (refuse(&layers(99)), ["lacks the tensor", "model.layers."]),
+        (refuse(&layers(1)), ["does not use", "model.layers.1."]),
+        (refuse(&config("rope_scaling", serde_json::json!({"rope_type": "yarn"}))), ["rope_type", "yarn"]),
+        (refuse(&config("hidden_size", 100.into())), ["model.embed_tokens", ""]),
+        (refuse(&|dir| std::fs::remove_file(dir.join("config.json")).unwrap()), ["config.json", "not found"]),
+        (refuse(&|dir| std::fs::remove_file(dir.join("model.safetensors")).unwrap()), ["safetensors", "no *"]),
+        (refuse(&|dir| std::fs::remove_file(dir.join("tokenizer.json")).unwrap()), ["tokenizer.json", ""]),
+        (refuse(&|dir| truncate(&dir.join("model.safetensors"))), ["model.safetensors", "promises"]),
+    ] {
+        assert!(!message.is_empty() && words.iter().all(|word| message.contains(word)), "{message}");
+        assert!(!message.contains('\n'), "one line: {message}");
+    }
+    let options = MlxOptions { max_memory: Some(1 << 20), ..MlxOptions::new(folder(), ModelId::new("big")) };
+    let message = start(options, &mut |_| {}).err().unwrap().to_string();
+    assert!(message.contains("--max-memory"), "{message}");
+}
+
+fn truncate(path: &std::path::Path) {
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+}
