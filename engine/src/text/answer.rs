@@ -1,0 +1,179 @@
+//! One answer being written: tokens in, pieces out; must not know prompts, batches or clients.
+
+use std::{fmt, sync::Arc};
+
+use mesh_proto::{Channel, TokenId, ToolCallDelta};
+
+use crate::text::{
+    detok::Detokenizer,
+    split::{Part, Splitter},
+    stops::Stops,
+    tool_call::new_id,
+    vocabulary::Vocabulary,
+};
+
+/// A piece of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// More text: whole characters, never empty.
+    Text {
+        /// Where it belongs.
+        channel: Channel,
+        /// The text.
+        text: String,
+    },
+    /// A piece of a tool call. Today each call comes whole, in one piece.
+    ToolCall(ToolCallDelta),
+    /// A stop string was met: the answer is over.
+    Stop(String),
+}
+
+/// The parser of one answer: a few microseconds a token, and it never panics.
+pub struct Answer {
+    vocabulary: Arc<Vocabulary>,
+    marks: Arc<[(u32, String)]>,
+    detok: Detokenizer,
+    split: Splitter,
+    sink: Sink,
+    text: String,
+    tokens: u32,
+    reasoning_tokens: u32,
+}
+
+impl Answer {
+    /// `marks`: special tokens that may be markup.
+    pub(crate) fn new(
+        vocabulary: Arc<Vocabulary>,
+        marks: Arc<[(u32, String)]>,
+        detok: Detokenizer,
+        split: Splitter,
+        stop: &[String],
+    ) -> Self {
+        let sink = Sink { stops: Stops::new(stop), stopped: false, calls: 0 };
+        Self { vocabulary, marks, detok, split, sink, text: String::new(), tokens: 0, reasoning_tokens: 0 }
+    }
+
+    /// One generated token, not the one that ends the sequence. What is settled by it is appended to `out`: often one
+    /// piece, often none, sometimes several. After a [`Piece::Stop`] nothing more comes.
+    pub fn push(&mut self, token: TokenId, out: &mut Vec<Piece>) {
+        if self.sink.stopped {
+            return;
+        }
+        self.tokens += 1;
+        self.text.clear();
+        let TokenId(id) = token;
+        if !self.vocabulary.is_special(id) {
+            self.detok.push(id, &mut self.text);
+        } else if let Some((_, mark)) = self.marks.iter().find(|(marked, _)| *marked == id)
+            && self.split.wants(mark)
+        {
+            self.detok.push_text(mark, &mut self.text);
+        }
+        let before = self.split.is_reasoning();
+        let first = out.len();
+        self.split.push(&self.text, &mut |part| self.sink.take(part, first, out));
+        match (before, self.split.is_reasoning()) {
+            (true, _) => self.reasoning_tokens += 1,
+            // All there was so far was the opening tag.
+            (false, true) => self.reasoning_tokens = self.tokens,
+            (false, false) => {}
+        }
+    }
+
+    /// The end of the generation: gives out what was held back. Half a character and half a tool call are not.
+    pub fn finish(&mut self, out: &mut Vec<Piece>) {
+        if self.sink.stopped {
+            return;
+        }
+        self.text.clear();
+        self.detok.finish(&mut self.text);
+        let first = out.len();
+        self.split.push(&self.text, &mut |part| self.sink.take(part, first, out));
+        self.split.finish(&mut |part| self.sink.take(part, first, out));
+        if !self.sink.stopped {
+            self.sink.finish(first, out);
+        }
+        self.sink.stopped = true;
+    }
+
+    /// Whether a tool call was given out.
+    pub fn called_tools(&self) -> bool {
+        self.sink.calls > 0
+    }
+
+    /// Tokens spent on reasoning so far, its tags included.
+    pub fn reasoning_tokens(&self) -> u32 {
+        self.reasoning_tokens
+    }
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answer").field("tokens", &self.tokens).field("split", &self.split).finish_non_exhaustive()
+    }
+}
+
+/// Parts of the answer into pieces, content through the stop strings.
+struct Sink {
+    stops: Stops,
+    stopped: bool,
+    calls: u32,
+}
+
+impl Sink {
+    /// Takes a part; pieces from `first` on are of the same token, and texts among them are joined.
+    fn take(&mut self, part: Part<'_>, first: usize, out: &mut Vec<Piece>) {
+        if self.stopped {
+            return;
+        }
+        match part {
+            Part::Text(Channel::Reasoning, text) => give(Channel::Reasoning, text, first, out),
+            Part::Text(Channel::Content, text) => {
+                let mut settled = String::new();
+                let met = self.stops.push(text, &mut settled);
+                self.settle(&settled, met, first, out);
+            }
+            Part::Call(call) => {
+                // A stop string does not reach over a call.
+                self.finish(first, out);
+                if !self.stopped {
+                    out.push(Piece::ToolCall(ToolCallDelta {
+                        index: self.calls,
+                        id: Some(new_id()),
+                        name: Some(call.name),
+                        arguments: call.arguments,
+                    }));
+                    self.calls += 1;
+                }
+            }
+        }
+    }
+
+    fn finish(&mut self, first: usize, out: &mut Vec<Piece>) {
+        let mut settled = String::new();
+        let met = self.stops.finish(&mut settled);
+        self.settle(&settled, met, first, out);
+    }
+
+    fn settle(&mut self, text: &str, met: Option<String>, first: usize, out: &mut Vec<Piece>) {
+        give(Channel::Content, text, first, out);
+        if let Some(stop) = met {
+            out.push(Piece::Stop(stop));
+            self.stopped = true;
+        }
+    }
+}
+
+fn give(channel: Channel, text: &str, first: usize, out: &mut Vec<Piece>) {
+    if text.is_empty() {
+        return;
+    }
+    if out.len() > first
+        && let Some(Piece::Text { channel: last, text: joined }) = out.last_mut()
+        && *last == channel
+    {
+        joined.push_str(text);
+        return;
+    }
+    out.push(Piece::Text { channel, text: text.to_owned() });
+}

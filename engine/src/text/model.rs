@@ -1,0 +1,199 @@
+//! `TextModel`: what a model folder says about text, and what is done with it; must not know devices or requests.
+
+use std::{collections::BTreeMap, fmt, path::Path, sync::Arc};
+
+use jiff::civil::DateTime;
+use mesh_proto::{ChatPrompt, GenerateError, Prompt, TokenId, ToolChoice};
+
+use crate::text::{
+    Answer, ChatTemplates, TemplateContext, TextError,
+    detok::Detokenizer,
+    files,
+    split::{Markup, Splitter, THINK_TAGS, ThinkTags},
+    tool_call,
+    vocabulary::Vocabulary,
+};
+
+/// A model's tokenizer, chat template and special tokens. Immutable and shared.
+pub struct TextModel {
+    vocabulary: Arc<Vocabulary>,
+    templates: Option<ChatTemplates>,
+    context: TemplateContext,
+    think: Option<ThinkTags>,
+    marks: Arc<[(u32, String)]>,
+}
+
+/// A prompt in tokens, and how its answer is to be read.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// The prompt, at least one token.
+    pub tokens: Vec<TokenId>,
+    markup: Markup,
+    /// Whether the answer is a text of its own, rather than the prompt's continuation.
+    fresh: bool,
+}
+
+impl TextModel {
+    /// Reads a model folder: `tokenizer.json`; `tokenizer_config.json` and `special_tokens_map.json` where they are; and
+    /// the chat template from `chat_template.jinja` (with `additional_chat_templates/`), else `chat_template.json`, else
+    /// `tokenizer_config.json`.
+    ///
+    /// # Errors
+    /// Names the file that is missing or cannot be used, and what is wrong with it; for a template, the line.
+    pub fn load(dir: &Path) -> Result<Self, TextError> {
+        let vocabulary = Vocabulary::new(files::tokenizer(dir)?);
+        let config = files::Config::read(dir)?;
+        let markup = config.templates.as_ref().map_or("", ChatTemplates::text);
+        let spoken_of = |tags: &&ThinkTags| markup.contains(tags.open) || markup.contains(tags.close);
+        let in_vocabulary = |tags: &&ThinkTags| vocabulary.tokenizer().token_to_id(tags.close).is_some();
+        let think = THINK_TAGS.iter().find(spoken_of).or_else(|| THINK_TAGS.iter().find(in_vocabulary)).copied();
+        let tags = [Some(tool_call::OPEN), Some(tool_call::CLOSE), think.map(|t| t.open), think.map(|t| t.close)];
+        let marks = vocabulary
+            .special_tokens()
+            .filter(|(_, token)| tags.iter().flatten().any(|tag| tag.contains(token.as_str())))
+            .collect();
+        Ok(Self {
+            vocabulary: Arc::new(vocabulary),
+            templates: config.templates,
+            context: TemplateContext { special_tokens: config.special_tokens },
+            think,
+            marks,
+        })
+    }
+
+    /// Renders and tokenises a prompt. A chat goes through the model's template, and no special tokens are added to
+    /// what that writes; text gets those of the tokenizer itself; tokens are checked against the vocabulary. Tools are
+    /// shown, and calls read, only with [`ToolChoice::Auto`]. `now` is the wall clock, for templates that tell the date.
+    ///
+    /// Takes milliseconds for long prompts: not for an async thread.
+    ///
+    /// # Errors
+    /// `Invalid`, naming the field: no chat template, a conversation that the template refuses, tokens beyond the
+    /// vocabulary, nothing to continue. `Engine`: the template or the tokenizer itself fails.
+    pub fn prepare(&self, prompt: &Prompt, tool_choice: ToolChoice, now: DateTime) -> Result<Prepared, GenerateError> {
+        let prepared = match prompt {
+            Prompt::Chat(chat) => self.prepare_chat(chat, tool_choice, now)?,
+            Prompt::Text(text) => Prepared::plain(self.encode(text, true)?),
+            Prompt::Tokens(tokens) => {
+                if let Some(TokenId(id)) = tokens.iter().find(|token| token.0 >= self.vocab_size()) {
+                    let size = self.vocab_size();
+                    let message = format!("token {id} is not in the vocabulary: this model's tokens lie below {size}");
+                    return Err(GenerateError::invalid("prompt", message));
+                }
+                Prepared::plain(tokens.clone())
+            }
+        };
+        if prepared.tokens.is_empty() {
+            let field = if matches!(prompt, Prompt::Chat(_)) { "messages" } else { "prompt" };
+            return Err(GenerateError::invalid(field, "there is nothing to continue: the prompt has no tokens"));
+        }
+        Ok(prepared)
+    }
+
+    fn prepare_chat(&self, chat: &ChatPrompt, choice: ToolChoice, now: DateTime) -> Result<Prepared, GenerateError> {
+        let tools = choice == ToolChoice::Auto && !chat.tools.is_empty();
+        let text = self.render(chat, tools, now)?;
+        let thinking = self.think.is_some_and(|tags| text.trim_end().ends_with(tags.open));
+        let markup = Markup { think: self.think, thinking, tools };
+        Ok(Prepared { tokens: self.encode(&text, false)?, markup, fresh: true })
+    }
+
+    /// A conversation as the model's template writes it.
+    ///
+    /// # Errors
+    /// As [`TextModel::prepare`].
+    pub fn render(&self, chat: &ChatPrompt, tools: bool, now: DateTime) -> Result<String, GenerateError> {
+        let Some(templates) = &self.templates else {
+            return Err(GenerateError::invalid(
+                "messages",
+                "this model has no chat template: use /v1/completions with a prompt of your own making, or put a \
+                 chat_template.jinja into the model's folder",
+            ));
+        };
+        templates.render(chat, tools, &self.context, now)
+    }
+
+    /// The parser of one answer to a prepared prompt. `stop`: strings that end its content.
+    pub fn answer(self: &Arc<Self>, prepared: &Prepared, stop: &[String]) -> Answer {
+        let end: Vec<u32> = match prepared.fresh {
+            true => Vec::new(),
+            false => prepared.tokens.iter().map(|token| token.0).collect(),
+        };
+        let detok = Detokenizer::new(self.vocabulary.clone(), &end);
+        Answer::new(self.vocabulary.clone(), self.marks.clone(), detok, Splitter::new(prepared.markup), stop)
+    }
+
+    /// Entries of the vocabulary, added tokens included: one more than the highest id.
+    pub fn vocab_size(&self) -> u32 {
+        self.vocabulary.size()
+    }
+
+    /// Whether conversations can be rendered.
+    pub fn has_chat_template(&self) -> bool {
+        self.templates.is_some()
+    }
+
+    /// The tokenizer's own end-of-sequence token; none or one. What `generation_config.json` says goes before it.
+    pub fn eos_from_tokenizer(&self) -> Vec<TokenId> {
+        let eos = self.special_token("eos_token").and_then(|token| self.vocabulary.tokenizer().token_to_id(token));
+        eos.map(TokenId).into_iter().collect()
+    }
+
+    /// A special token's text by its name in `tokenizer_config.json`: `bos_token`, `eos_token`, `pad_token`, …
+    pub fn special_token(&self, name: &str) -> Option<&str> {
+        self.context.special_tokens.get(name).map(String::as_str)
+    }
+
+    /// Tokenises text; with `specials`, the tokenizer adds its own (a beginning-of-sequence token, mostly).
+    ///
+    /// # Errors
+    /// `Engine` when the tokenizer fails.
+    pub fn encode(&self, text: &str, specials: bool) -> Result<Vec<TokenId>, GenerateError> {
+        let encoding = self
+            .vocabulary
+            .tokenizer()
+            .encode_fast(text, specials)
+            .map_err(|error| GenerateError::Engine(format!("the tokenizer failed: {error}")))?;
+        Ok(encoding.get_ids().iter().copied().map(TokenId).collect())
+    }
+
+    /// The text of some tokens, as the tokenizer's own decoder has it; with `specials`, special tokens are shown.
+    ///
+    /// # Errors
+    /// `Engine` when the tokenizer fails.
+    pub fn decode(&self, tokens: &[TokenId], specials: bool) -> Result<String, GenerateError> {
+        if tokens.is_empty() {
+            return Ok(String::new());
+        }
+        let ids: Vec<u32> = tokens.iter().map(|token| token.0).collect();
+        let text = self.vocabulary.tokenizer().decode(&ids, !specials);
+        text.map_err(|error| GenerateError::Engine(format!("the tokenizer failed: {error}")))
+    }
+
+    /// What a single token is called in the vocabulary; `None` beyond it.
+    pub fn token_name(&self, token: TokenId) -> Option<String> {
+        self.vocabulary.tokenizer().id_to_token(token.0)
+    }
+
+    /// The special tokens by name, as templates see them.
+    pub fn special_tokens(&self) -> &BTreeMap<String, String> {
+        &self.context.special_tokens
+    }
+}
+
+impl Prepared {
+    /// A prompt whose answer is plain text that goes on where it ends.
+    fn plain(tokens: Vec<TokenId>) -> Self {
+        Self { tokens, markup: Markup::default(), fresh: false }
+    }
+}
+
+impl fmt::Debug for TextModel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TextModel")
+            .field("vocab_size", &self.vocab_size())
+            .field("has_chat_template", &self.has_chat_template())
+            .field("think", &self.think)
+            .finish_non_exhaustive()
+    }
+}
