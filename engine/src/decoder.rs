@@ -87,7 +87,8 @@ pub struct DecoderMemory {
 /// A step that failed. The decoder stays usable unless it says so.
 #[derive(Debug, Error)]
 pub enum DecodeError {
-    /// These sequences cannot go on; the others can.
+    /// These sequences cannot go on; the others can. A step that fails so when it is collected counts as collected,
+    /// and its other sequences' tokens are lost with it: the driver opens them again.
     #[error("{message}")]
     Sequences {
         /// Whose.
@@ -95,7 +96,8 @@ pub enum DecodeError {
         /// Why.
         message: String,
     },
-    /// The device or the runtime failed; every open sequence is lost.
+    /// The device or the runtime failed; every open sequence is lost (they are still closed, with `None`), and no
+    /// step is in flight any more: none is collected.
     #[error("{0}")]
     Device(String),
 }
@@ -128,7 +130,8 @@ pub trait Decoder {
 
     /// Ends a sequence and frees its place at once, steps in flight or not. `kept` is the sequence's whole text
     /// (prompt and answer tokens) if its KV may serve later prompts, or `None` if it may not; KV exists for at
-    /// most all but the last of these tokens.
+    /// most all but the last of these tokens. (Steps in flight may have added the last one's, and one beyond `kept`,
+    /// which is cut. Of a prompt that was not computed to its end, `kept` has only the tokens computed.)
     fn close(&mut self, seq: SeqId, kept: Option<&[TokenId]>);
 
     /// Bytes held now.

@@ -267,6 +267,12 @@ impl MlxDecoder {
         Ok(())
     }
 
+    /// After a failure of the device no step is in flight any more, as [`DecodeError::Device`] promises.
+    fn lose_steps(&mut self, error: &Exception) -> DecodeError {
+        self.in_flight.clear();
+        DecodeError::Device(error.what().to_owned())
+    }
+
     /// Logits of every position of `tokens`, `[tokens, vocabulary]`, in one step: for comparisons with a reference.
     #[cfg(test)]
     pub(crate) fn logits_of(&mut self, tokens: &[u32]) -> Result<Array> {
@@ -279,10 +285,6 @@ impl MlxDecoder {
         self.kv.close(seq)?;
         logits.as_dtype(mlx_rs::Dtype::Float32)
     }
-}
-
-fn device(error: Exception) -> DecodeError {
-    DecodeError::Device(error.what().to_owned())
 }
 
 impl Decoder for MlxDecoder {
@@ -298,11 +300,11 @@ impl Decoder for MlxDecoder {
         if spec.prompt.iter().any(|token| token.0 >= self.limits.vocab_size) {
             return Err(refuse("the prompt has a token outside the vocabulary"));
         }
-        self.open_sequence(spec).map_err(device)
+        self.open_sequence(spec).map_err(|error| self.lose_steps(&error))
     }
 
     fn submit(&mut self, plan: &StepPlan) -> std::result::Result<(), DecodeError> {
-        self.submit_step(plan).map_err(device)
+        self.submit_step(plan).map_err(|error| self.lose_steps(&error))
     }
 
     fn collect(&mut self) -> std::result::Result<Vec<Sampled>, DecodeError> {
@@ -310,7 +312,7 @@ impl Decoder for MlxDecoder {
         if done.rows.is_empty() {
             return Ok(Vec::new());
         }
-        eval([&done.tokens]).map_err(device)?;
+        eval([&done.tokens]).map_err(|error| self.lose_steps(&error))?;
         let tokens = done.tokens.try_as_slice::<u32>().map_err(|e| DecodeError::Device(e.to_string()))?;
         let mut sampled = Vec::with_capacity(tokens.len());
         for (row, (seq, token)) in done.rows.iter().zip(tokens).enumerate() {

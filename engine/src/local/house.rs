@@ -1,0 +1,211 @@
+//! What callers and the worker thread share: the mailbox, the places, the gauges; must not know tokens or devices.
+
+use std::{
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use mesh_proto::GenerateError;
+use tokio::sync::watch;
+
+use crate::{EngineLoad, decoder::DecoderMemory, local::request::Request};
+
+/// Bounds of what a refused caller is told to wait. Unit: seconds; a guess: below one, clients hammer; beyond a
+/// minute, they forget.
+const RETRY_AFTER_S: (u64, u64) = (1, 60);
+
+/// The shared part of one engine.
+#[derive(Debug)]
+pub(super) struct House {
+    mail: Mutex<Mail>,
+    bell: Condvar,
+    max_running: u32,
+    /// Most requests accepted and not ended.
+    most: u32,
+    /// Requests that count against `most`.
+    places: AtomicU32,
+    /// Requests whose last event is not sent: what draining waits for.
+    alive: watch::Sender<u32>,
+    draining: AtomicBool,
+    running: AtomicU32,
+    /// Requests that have a place, are computed, and whose client has not read the end.
+    leaving: AtomicU32,
+    kv_bytes: AtomicU64,
+    prefix_bytes: AtomicU64,
+    /// Mean time of a request, running, in milliseconds.
+    mean_ms: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Mail {
+    requests: Vec<Request>,
+    /// Somebody read an event, or left.
+    rung: bool,
+    /// The engine is being dropped.
+    stop: bool,
+    /// Set once the worker takes nothing more; what callers are told from then on.
+    closed: Option<GenerateError>,
+}
+
+/// What the worker finds in its mailbox.
+pub(super) struct Delivery {
+    /// New requests, oldest first.
+    pub(super) requests: Vec<Request>,
+    /// Whether to end.
+    pub(super) stop: bool,
+}
+
+impl House {
+    pub(super) fn new(max_running: u32, max_waiting: u32) -> Self {
+        Self {
+            mail: Mutex::default(),
+            bell: Condvar::new(),
+            max_running,
+            most: max_running.saturating_add(max_waiting),
+            places: AtomicU32::new(0),
+            alive: watch::Sender::new(0),
+            draining: AtomicBool::new(false),
+            running: AtomicU32::new(0),
+            leaving: AtomicU32::new(0),
+            kv_bytes: AtomicU64::new(0),
+            prefix_bytes: AtomicU64::new(0),
+            mean_ms: AtomicU64::new(0),
+        }
+    }
+
+    fn mail(&self) -> MutexGuard<'_, Mail> {
+        self.mail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for one request, or why there is none.
+    pub(super) fn place(self: &Arc<Self>) -> Result<Place, GenerateError> {
+        self.alive.send_modify(|alive| *alive += 1);
+        let mut place = Place { house: self.clone(), counted: false };
+        // After `alive` was raised: whoever drains either sees this request or is seen by it.
+        if self.draining.load(SeqCst) {
+            return Err(GenerateError::ShuttingDown);
+        }
+        if let Some(error) = &self.mail().closed {
+            return Err(error.clone());
+        }
+        let free = |taken: u32| (taken < self.most).then_some(taken + 1);
+        if self.places.fetch_update(SeqCst, SeqCst, free).is_err() {
+            let per_place_s = self.mean_ms.load(SeqCst) / u64::from(self.max_running) / 1000 + 1;
+            let retry_after_s = per_place_s.clamp(RETRY_AFTER_S.0, RETRY_AFTER_S.1) as u32;
+            return Err(GenerateError::Busy { waiting: self.load().waiting, retry_after_s });
+        }
+        place.counted = true;
+        Ok(place)
+    }
+
+    /// Hands a request to the worker, or says why not.
+    pub(super) fn post(&self, request: Request) -> Result<(), GenerateError> {
+        let mut mail = self.mail();
+        if let Some(error) = mail.closed.clone() {
+            drop(mail);
+            return Err(error);
+        }
+        mail.requests.push(request);
+        drop(mail);
+        self.bell.notify_one();
+        Ok(())
+    }
+
+    /// Lets the worker look again: somebody read, or left.
+    pub(super) fn ring(&self) {
+        self.mail().rung = true;
+        self.bell.notify_one();
+    }
+
+    /// Ends the worker.
+    pub(super) fn stop(&self) {
+        self.mail().stop = true;
+        self.bell.notify_one();
+    }
+
+    /// Worker: what has come; waits for something if `idle`.
+    pub(super) fn take(&self, idle: bool) -> Delivery {
+        let mut mail = self.mail();
+        while idle && mail.requests.is_empty() && !mail.rung && !mail.stop {
+            mail = self.bell.wait(mail).unwrap_or_else(PoisonError::into_inner);
+        }
+        mail.rung = false;
+        // Who is not taken in before the end is found by `close`.
+        let requests = if mail.stop { Vec::new() } else { std::mem::take(&mut mail.requests) };
+        Delivery { requests, stop: mail.stop }
+    }
+
+    /// Worker: takes nothing more; callers get `error` from now on. Returns what was not taken.
+    pub(super) fn close(&self, error: GenerateError) -> Vec<Request> {
+        let mut mail = self.mail();
+        mail.closed = Some(error);
+        std::mem::take(&mut mail.requests)
+    }
+
+    /// Worker: who runs, and who is only being told the end.
+    pub(super) fn publish_counts(&self, running: u32, leaving: u32) {
+        self.running.store(running, SeqCst);
+        self.leaving.store(leaving, SeqCst);
+    }
+
+    /// Worker: what the decoder holds.
+    pub(super) fn publish_memory(&self, memory: DecoderMemory) {
+        self.kv_bytes.store(memory.kv_bytes, SeqCst);
+        self.prefix_bytes.store(memory.prefix_bytes, SeqCst);
+    }
+
+    /// Worker: a request had a place for so long.
+    pub(super) fn took(&self, time: Duration) {
+        let (mean, ms) = (self.mean_ms.load(SeqCst), time.as_millis() as u64);
+        self.mean_ms.store(if mean == 0 { ms } else { (mean * 7 + ms) / 8 }, SeqCst);
+    }
+
+    pub(super) fn load(&self) -> EngineLoad {
+        let running = self.running.load(SeqCst);
+        let started = running.saturating_add(self.leaving.load(SeqCst));
+        EngineLoad {
+            running,
+            waiting: self.places.load(SeqCst).saturating_sub(started),
+            kv_bytes: self.kv_bytes.load(SeqCst),
+            prefix_bytes: self.prefix_bytes.load(SeqCst),
+        }
+    }
+
+    /// Accepts nothing more. The receiver sees 0 when all that was accepted has ended.
+    pub(super) fn drain(&self) -> watch::Receiver<u32> {
+        self.draining.store(true, SeqCst);
+        self.alive.subscribe()
+    }
+}
+
+/// One request's place in the house, from acceptance to its last event.
+#[derive(Debug)]
+pub(super) struct Place {
+    house: Arc<House>,
+    counted: bool,
+}
+
+impl Place {
+    /// Lets somebody else in; draining still waits for this one. To be called before the client learns of its end, so
+    /// that a client who asks again at once finds the place free.
+    pub(super) fn free(&mut self) {
+        if std::mem::take(&mut self.counted) {
+            self.house.places.fetch_sub(1, SeqCst);
+        }
+    }
+
+    /// Whether it still counts.
+    pub(super) fn counts(&self) -> bool {
+        self.counted
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.free();
+        self.house.alive.send_modify(|alive| *alive -= 1);
+    }
+}

@@ -1,0 +1,347 @@
+//! A decoder without weights that follows a script, for tests of everything above it; must not know text or requests.
+//!
+//! The next token is a pure function of the tokens so far and of how they are sampled, so the right answer to any
+//! prompt is known ([`Script::answer`]), whatever else is in the batch. It keeps the `Decoder` contract strictly:
+//! what breaks it is a device error and stands in [`Counts::violations`]. A [`Probe`] looks in from outside, holds
+//! it, and makes it fail.
+//!
+//! ```
+//! use engine::script::{Probe, Script, ScriptDecoder, ScriptOptions};
+//! use mesh_proto::{Sampling, TokenId};
+//!
+//! let (separator, end) = (TokenId(10), TokenId(0));
+//! let script = Script::echo(separator, end);
+//! let prompt = [TokenId(5), TokenId(6), separator];
+//! assert_eq!(script.answer(&prompt, &Sampling::default(), end, 9), [TokenId(5), TokenId(6), end]);
+//! let decoder = ScriptDecoder::new(script, ScriptOptions::default(), Probe::default());
+//! ```
+
+mod folder;
+mod probe;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+    time::Duration,
+};
+
+use mesh_proto::{ModelDescriptor, ModelId, Sampling, TokenId};
+
+pub use folder::{END, VOCAB_SIZE, byte_tokens, write_text_model};
+pub use probe::{Counts, Fault, Hold, Probe};
+
+use crate::decoder::{DecodeError, Decoder, DecoderLimits, DecoderMemory, Sampled, SeqId, SequenceSpec, StepPlan};
+
+/// Chooses the next token from all tokens so far, prompt and answer alike (a preempted sequence comes back with both
+/// as its prompt).
+type Next = dyn Fn(&[TokenId], &Sampling) -> TokenId + Send + Sync;
+
+/// What a [`ScriptDecoder`] says.
+#[derive(Clone)]
+pub struct Script(Arc<Next>);
+
+impl Script {
+    /// Any pure function of the tokens so far.
+    pub fn new(next: impl Fn(&[TokenId], &Sampling) -> TokenId + Send + Sync + 'static) -> Self {
+        Self(Arc::new(next))
+    }
+
+    /// The same token for ever.
+    pub fn always(token: TokenId) -> Self {
+        Self::new(move |_, _| token)
+    }
+
+    /// Repeats a prompt that ends with the only `separator` in it, without that, then says `end`. Without a separator
+    /// it says `end` at once.
+    pub fn echo(separator: TokenId, end: TokenId) -> Self {
+        Self::new(move |tokens, _| {
+            let Some(at) = tokens.iter().position(|token| *token == separator) else { return end };
+            tokens.get(tokens.len() - at - 1).copied().filter(|token| *token != separator).unwrap_or(end)
+        })
+    }
+
+    /// Answers chats of [`write_text_model`]'s template: `reply` gets the prompt up to the assistant's turn and gives
+    /// the whole answer, after which [`END`] comes. Any other prompt gets `END` at once.
+    pub fn chat(reply: impl Fn(&[TokenId]) -> Vec<TokenId> + Send + Sync + 'static) -> Self {
+        let turn = folder::assistant_turn();
+        Self::new(move |tokens, _| {
+            let start = tokens.windows(turn.len()).rposition(|window| window == turn);
+            let Some((prompt, answer)) = start.map(|start| tokens.split_at(start + turn.len())) else { return END };
+            reply(prompt).get(answer.len()).copied().unwrap_or(END)
+        })
+    }
+
+    /// Says a fixed answer to each of these prompts, then `end`; any other prompt gets `end` at once. Where one
+    /// prompt goes on as another's answer does, the longer prompt counts.
+    pub fn replay(answers: BTreeMap<Vec<TokenId>, Vec<TokenId>>, end: TokenId) -> Self {
+        Self::new(move |tokens, _| {
+            let left = |(prompt, answer): (&Vec<TokenId>, &Vec<TokenId>)| {
+                let said = tokens.strip_prefix(prompt.as_slice())?;
+                answer.strip_prefix(said).map(|left| (prompt.len(), left.first().copied()))
+            };
+            let next = answers.iter().filter_map(left).max_by_key(|(prompt, _)| *prompt);
+            next.and_then(|(_, token)| token).unwrap_or(end)
+        })
+    }
+
+    /// A token below `below` that depends on every token before it and on the seed, or `end` in about one of
+    /// `ends_every` cases (0: never): any slip in what the decoder is told changes the answer.
+    pub fn noise(below: u32, end: TokenId, ends_every: u64) -> Self {
+        Self::new(move |tokens, sampling| {
+            let mut hasher = DefaultHasher::new();
+            (tokens, sampling.seed).hash(&mut hasher);
+            let hash = hasher.finish();
+            let ends = (hash >> 32).checked_rem(ends_every) == Some(0);
+            if ends { end } else { TokenId((hash % u64::from(below.max(1))) as u32) }
+        })
+    }
+
+    /// The right answer to a prompt: up to and with `end`, or `most` tokens.
+    pub fn answer(&self, prompt: &[TokenId], sampling: &Sampling, end: TokenId, most: usize) -> Vec<TokenId> {
+        let mut tokens = prompt.to_vec();
+        while tokens.len() - prompt.len() < most {
+            let token = (self.0)(&tokens, sampling);
+            tokens.push(token);
+            if token == end {
+                break;
+            }
+        }
+        tokens.split_off(prompt.len())
+    }
+}
+
+/// What a [`ScriptDecoder`] can hold, and how slow it is.
+#[derive(Clone, Copy, Debug)]
+pub struct ScriptOptions {
+    /// As a device would say.
+    pub limits: DecoderLimits,
+    /// How long each step takes; 0 by default.
+    pub step_delay: Duration,
+    /// KV bytes kept for reuse by later prompts, the oldest forgotten first; 0 switches it off.
+    pub prefix_budget_bytes: u64,
+}
+
+impl Default for ScriptOptions {
+    fn default() -> Self {
+        Self {
+            limits: DecoderLimits {
+                context_tokens: 4096,
+                vocab_size: VOCAB_SIZE,
+                kv_bytes_per_token: 1024,
+                kv_budget_bytes: 64 << 20,
+            },
+            step_delay: Duration::ZERO,
+            prefix_budget_bytes: 4 << 20,
+        }
+    }
+}
+
+/// What a scripted model with the default options is, for lists of models.
+pub fn descriptor(id: &str) -> ModelDescriptor {
+    let limits = ScriptOptions::default().limits;
+    ModelDescriptor {
+        id: ModelId::new(id),
+        engine: "script".to_owned(),
+        family: "script".to_owned(),
+        quantization: "none".to_owned(),
+        context_tokens: limits.context_tokens,
+        vocab_size: limits.vocab_size,
+        created: 0,
+    }
+}
+
+/// One open sequence.
+struct Sequence {
+    tokens: Vec<TokenId>,
+    sampling: Sampling,
+    prompt: usize,
+    /// Tokens whose KV is held.
+    computed: usize,
+}
+
+/// The decoder. See the module's page.
+pub struct ScriptDecoder {
+    script: Script,
+    options: ScriptOptions,
+    probe: Probe,
+    open: BTreeMap<SeqId, Sequence>,
+    /// What the uncollected steps chose, oldest first, and whom they named.
+    in_flight: VecDeque<(StepPlan, Vec<Sampled>)>,
+    kept: VecDeque<Vec<TokenId>>,
+}
+
+impl ScriptDecoder {
+    /// A decoder with nothing open. Keep a clone of the probe.
+    pub fn new(script: Script, options: ScriptOptions, probe: Probe) -> Self {
+        Self { script, options, probe, open: BTreeMap::new(), in_flight: VecDeque::new(), kept: VecDeque::new() }
+    }
+
+    fn publish(&self) {
+        let memory = self.memory();
+        self.probe.update(|counts| {
+            counts.open = self.open.len();
+            counts.kv_bytes = memory.kv_bytes;
+            counts.peak_kv_bytes = counts.peak_kv_bytes.max(memory.kv_bytes);
+            counts.prefix_bytes = memory.prefix_bytes;
+        });
+    }
+
+    fn lost(&mut self, message: &str) -> DecodeError {
+        self.in_flight.clear();
+        DecodeError::Device(message.to_owned())
+    }
+
+    fn violated(&mut self, message: String) -> DecodeError {
+        self.probe.update(|counts| counts.violations.push(message.clone()));
+        self.lost(&format!("the decoder's contract was broken: {message}"))
+    }
+
+    /// Computes a step, or says what is wrong with it.
+    fn compute(&mut self, plan: &StepPlan) -> Result<Vec<Sampled>, String> {
+        if plan.is_empty() || self.in_flight.len() >= 2 {
+            return Err(format!("an empty step, or a third one in flight ({})", self.in_flight.len()));
+        }
+        let mut choosing = Vec::new();
+        let mut named = Vec::new();
+        for &seq in &plan.decode {
+            let sequence = self.open.get_mut(&seq).ok_or(format!("{seq:?} decodes and is not open"))?;
+            if sequence.tokens.len() <= sequence.prompt || sequence.computed + 1 != sequence.tokens.len() {
+                return Err(format!("{seq:?} decodes before its prompt is computed"));
+            }
+            sequence.computed += 1;
+            choosing.push(seq);
+            named.push(seq);
+        }
+        for chunk in &plan.prefill {
+            let seq = chunk.seq;
+            let sequence = self.open.get_mut(&seq).ok_or(format!("{seq:?} is prefilled and not open"))?;
+            let end = chunk.start as usize + chunk.len as usize;
+            let contiguous = chunk.start as usize == sequence.computed && chunk.len > 0;
+            if !contiguous || end > sequence.prompt || chunk.last != (end == sequence.prompt) {
+                return Err(format!("{chunk:?} at {} of {}", sequence.computed, sequence.prompt));
+            }
+            sequence.computed = end;
+            if chunk.last {
+                choosing.push(seq);
+            }
+            named.push(seq);
+        }
+        named.sort();
+        if named.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err("a sequence twice in a step".to_owned());
+        }
+        let mut sampled = Vec::new();
+        for seq in choosing {
+            let Some(sequence) = self.open.get_mut(&seq) else { continue };
+            let token = (self.script.0)(&sequence.tokens, &sequence.sampling);
+            sequence.tokens.push(token);
+            if sequence.tokens.len() > self.options.limits.context_tokens as usize {
+                return Err(format!("{seq:?} goes past its context"));
+            }
+            sampled.push(Sampled { seq, token });
+        }
+        if self.memory().kv_bytes > self.options.limits.kv_budget_bytes {
+            return Err("the budget of KV bytes is exceeded".to_owned());
+        }
+        Ok(sampled)
+    }
+}
+
+impl Decoder for ScriptDecoder {
+    fn limits(&self) -> DecoderLimits {
+        self.options.limits
+    }
+
+    fn open(&mut self, spec: SequenceSpec) -> Result<u32, DecodeError> {
+        if self.probe.fails(Fault::Open) {
+            return Err(DecodeError::Sequences { seqs: vec![spec.id], message: "scripted: cannot open".to_owned() });
+        }
+        if self.probe.fails(Fault::OpenDevice) {
+            return Err(self.lost("scripted: the device is gone"));
+        }
+        if spec.prompt.is_empty() || spec.sampling.seed.is_none() || self.open.contains_key(&spec.id) {
+            return Err(self.violated(format!("{:?} opened twice, or without prompt or seed", spec.id)));
+        }
+        let common = |kept: &Vec<TokenId>| kept.iter().zip(&spec.prompt).take_while(|(a, b)| a == b).count();
+        let cached = self.kept.iter().map(common).max().unwrap_or(0).min(spec.prompt.len() - 1);
+        let prompt = spec.prompt.len();
+        let sequence = Sequence { tokens: spec.prompt, sampling: spec.sampling, prompt, computed: cached };
+        self.open.insert(spec.id, sequence);
+        self.probe.update(|counts| counts.opened += 1);
+        self.publish();
+        Ok(cached as u32)
+    }
+
+    fn submit(&mut self, plan: &StepPlan) -> Result<(), DecodeError> {
+        if self.probe.fails(Fault::SubmitDevice) {
+            return Err(self.lost("scripted: the device is gone"));
+        }
+        if self.probe.fails(Fault::SubmitSequence) {
+            let seqs = named(plan).take(1).collect();
+            return Err(DecodeError::Sequences { seqs, message: "scripted: cannot be submitted".to_owned() });
+        }
+        let sampled = self.compute(plan).map_err(|message| self.violated(message))?;
+        self.in_flight.push_back((plan.clone(), sampled));
+        self.probe.update(|counts| {
+            counts.steps += 1;
+            counts.decode_rows += plan.decode.len() as u64;
+            counts.prefill_tokens += plan.prefill.iter().map(|chunk| u64::from(chunk.len)).sum::<u64>();
+            counts.prefill_peak = counts.prefill_peak.max(plan.prefill.iter().map(|chunk| chunk.len).sum());
+        });
+        self.publish();
+        Ok(())
+    }
+
+    fn collect(&mut self) -> Result<Vec<Sampled>, DecodeError> {
+        self.probe.wait();
+        if !self.options.step_delay.is_zero() {
+            std::thread::sleep(self.options.step_delay);
+        }
+        assert!(!self.probe.fails(Fault::Panic), "scripted: the decoder panics");
+        if self.probe.fails(Fault::CollectDevice) {
+            return Err(self.lost("scripted: the device is gone"));
+        }
+        let Some((plan, mut sampled)) = self.in_flight.pop_front() else {
+            return Err(self.violated("nothing to collect".to_owned()));
+        };
+        if self.probe.fails(Fault::CollectSequence) {
+            let seqs = named(&plan).filter(|seq| self.open.contains_key(seq)).take(1).collect();
+            return Err(DecodeError::Sequences { seqs, message: "scripted: a row failed".to_owned() });
+        }
+        if self.probe.fails(Fault::MissingToken) {
+            sampled.pop();
+        }
+        sampled.retain(|token| self.open.contains_key(&token.seq));
+        Ok(sampled)
+    }
+
+    fn close(&mut self, seq: SeqId, kept: Option<&[TokenId]>) {
+        let Some(sequence) = self.open.remove(&seq) else {
+            self.probe.update(|counts| counts.violations.push(format!("{seq:?} closed and not open")));
+            return;
+        };
+        if let Some(kept) = kept {
+            if !sequence.tokens.starts_with(kept) {
+                self.probe.update(|counts| counts.violations.push(format!("{seq:?} kept what it never had")));
+            }
+            self.kept.push_back(kept[..kept.len().min(sequence.computed)].to_vec());
+        }
+        while self.memory().prefix_bytes > self.options.prefix_budget_bytes {
+            self.kept.pop_front();
+        }
+        self.publish();
+    }
+
+    fn memory(&self) -> DecoderMemory {
+        let bytes = |tokens: usize| tokens as u64 * self.options.limits.kv_bytes_per_token;
+        DecoderMemory {
+            kv_bytes: bytes(self.open.values().map(|sequence| sequence.computed).sum()),
+            prefix_bytes: bytes(self.kept.iter().map(Vec::len).sum()),
+        }
+    }
+}
+
+fn named(plan: &StepPlan) -> impl Iterator<Item = SeqId> {
+    plan.decode.iter().copied().chain(plan.prefill.iter().map(|chunk| chunk.seq))
+}
