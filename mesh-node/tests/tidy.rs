@@ -1,4 +1,5 @@
 //! The architecture, checked: ARCHITECTURE.md names these tests beside the invariants they guard.
+#![allow(clippy::unwrap_used, reason = "a test's helpers may fail loudly")]
 
 use std::{
     collections::BTreeMap,

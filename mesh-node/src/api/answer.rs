@@ -1,0 +1,145 @@
+//! One generation on its way to a client: begun, read to its end, or dropped; must not know any API's JSON.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use engine::{Engine, Generation};
+use mesh_proto::{Event, GenerateError, GenerateRequest, Usage};
+use tokio::time::timeout;
+use tracing::{Span, info, warn};
+
+/// How long an answer's head waits for its first token, so that what fails before it is an HTTP error and not an
+/// event in a stream that claimed 200. The cost: the client sees its headers that much later. (guess)
+const FIRST_TOKEN_GRACE: Duration = Duration::from_secs(3);
+
+/// A generation that was accepted. Its events end with exactly one `Finished` or `Failed`; dropped before that,
+/// the generation is cancelled.
+pub(super) struct Answer {
+    generation: Generation,
+    seen: VecDeque<Event>,
+    record: Record,
+}
+
+impl Answer {
+    /// Asks, and waits until the prompt is accepted and, within [`FIRST_TOKEN_GRACE`], the first token is there.
+    pub(super) async fn begin(engine: &dyn Engine, request: GenerateRequest) -> Result<Self, GenerateError> {
+        let mut record = Record::new(&request);
+        let begun = Self::accepted(engine, request, &mut record).await;
+        match begun {
+            Ok((generation, seen)) => Ok(Self { generation, seen, record }),
+            Err(error) => {
+                record.failed(&error);
+                Err(error)
+            }
+        }
+    }
+
+    async fn accepted(
+        engine: &dyn Engine,
+        request: GenerateRequest,
+        record: &mut Record,
+    ) -> Result<(Generation, VecDeque<Event>), GenerateError> {
+        let mut generation = engine.generate(request).await?;
+        match generation.next().await {
+            Some(Event::Started { prompt_tokens }) => record.usage.prompt_tokens = prompt_tokens,
+            Some(Event::Failed(error)) => return Err(error),
+            Some(_) => return Err(GenerateError::Engine("it answered before it started".into())),
+            None => return Err(broken_off()),
+        }
+        let mut seen = VecDeque::new();
+        if let Ok(first) = timeout(FIRST_TOKEN_GRACE, generation.next()).await {
+            match first {
+                Some(Event::Failed(error)) => return Err(error),
+                Some(event) => seen.push_back(event),
+                None => return Err(broken_off()),
+            }
+        }
+        Ok((generation, seen))
+    }
+
+    /// The next event after `Started`; `None` after the last. An engine that stops without a word has failed.
+    pub(super) async fn next(&mut self) -> Option<Event> {
+        if self.record.ended {
+            return None;
+        }
+        let next = match self.seen.pop_front() {
+            Some(event) => Some(event),
+            None => self.generation.next().await,
+        };
+        let event = next.unwrap_or_else(|| Event::Failed(broken_off()));
+        self.record.note(&event);
+        Some(event)
+    }
+}
+
+fn broken_off() -> GenerateError {
+    GenerateError::Engine("it stopped without finishing the answer".into())
+}
+
+/// What the log says of a generation when it is over, however that comes.
+struct Record {
+    span: Span,
+    model: String,
+    began: Instant,
+    first: Option<Duration>,
+    usage: Usage,
+    ended: bool,
+}
+
+impl Record {
+    fn new(request: &GenerateRequest) -> Self {
+        Self {
+            span: Span::current(),
+            model: request.model.to_string(),
+            began: Instant::now(),
+            first: None,
+            usage: Usage::default(),
+            ended: false,
+        }
+    }
+
+    fn note(&mut self, event: &Event) {
+        match event {
+            Event::Started { .. } => {}
+            Event::Text { .. } | Event::ToolCall(_) => {
+                self.first.get_or_insert_with(|| self.began.elapsed());
+            }
+            Event::Finished { reason, usage, .. } => {
+                self.usage = *usage;
+                self.ended = true;
+                self.span.in_scope(|| {
+                    info!(
+                        model = self.model,
+                        prompt_tokens = usage.prompt_tokens,
+                        cached_tokens = usage.cached_tokens,
+                        completion_tokens = usage.completion_tokens,
+                        first_ms = self.first.unwrap_or_default().as_millis() as u64,
+                        ms = self.began.elapsed().as_millis() as u64,
+                        ?reason,
+                        "generated"
+                    );
+                });
+            }
+            Event::Failed(error) => self.failed(error),
+        }
+    }
+
+    fn failed(&mut self, error: &GenerateError) {
+        self.ended = true;
+        self.span.in_scope(|| match error {
+            GenerateError::Engine(_) => warn!(model = self.model, %error, "failed"),
+            _ => info!(model = self.model, %error, "refused"),
+        });
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        if !self.ended {
+            let ms = self.began.elapsed().as_millis() as u64;
+            self.span.in_scope(|| info!(model = self.model, ms, "cancelled: the client is gone"));
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Whose fault an error is, told as HTTP; must not know any endpoint.
+
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use mesh_proto::GenerateError;
+use serde::Serialize;
+
+use crate::router::RouteError;
+
+/// An error in OpenAI's shape, with its status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiError {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// Seconds after which to try again, as a header.
+    pub retry_after_s: Option<u32>,
+    /// The `error` object.
+    pub body: ErrorBody,
+}
+
+/// The `error` object: all four fields are always there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ErrorBody {
+    /// For people.
+    pub message: String,
+    /// The class.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// The request's field that is at fault.
+    pub param: Option<String>,
+    /// For programs.
+    pub code: Option<&'static str>,
+}
+
+/// What is the caller's fault.
+const CALLER: &str = "invalid_request_error";
+/// What is ours.
+const SERVER: &str = "server_error";
+
+/// The one table: whose fault → status, type, code.
+fn row(error: &GenerateError) -> (StatusCode, &'static str, Option<&'static str>) {
+    match error {
+        GenerateError::Invalid { .. } => (StatusCode::BAD_REQUEST, CALLER, None),
+        GenerateError::ContextOverflow { .. } => (StatusCode::BAD_REQUEST, CALLER, Some("context_length_exceeded")),
+        GenerateError::Busy { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", Some("busy")),
+        GenerateError::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, SERVER, Some("shutting_down")),
+        GenerateError::Engine(_) => (StatusCode::INTERNAL_SERVER_ERROR, SERVER, Some("engine_failed")),
+    }
+}
+
+impl From<GenerateError> for ApiError {
+    fn from(error: GenerateError) -> Self {
+        let (status, kind, code) = row(&error);
+        let mut told = Self::new(status, kind, error.to_string());
+        told.body.code = code;
+        match error {
+            GenerateError::Invalid { field, .. } => told.body.param = Some(field),
+            GenerateError::Busy { retry_after_s, .. } => told.retry_after_s = Some(retry_after_s.max(1)),
+            GenerateError::ShuttingDown => told.retry_after_s = Some(1),
+            GenerateError::ContextOverflow { .. } | GenerateError::Engine(_) => {}
+        }
+        told
+    }
+}
+
+impl From<RouteError> for ApiError {
+    fn from(error: RouteError) -> Self {
+        let mut told = Self::new(StatusCode::NOT_FOUND, CALLER, error.to_string());
+        told.body.param = Some("model".into());
+        told.body.code = Some("model_not_found");
+        told
+    }
+}
+
+impl ApiError {
+    fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
+        let body = ErrorBody { message: message.into(), kind, param: None, code: None };
+        Self { status, retry_after_s: None, body }
+    }
+
+    fn caller(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        let mut error = Self::new(status, CALLER, message);
+        error.body.code = Some(code);
+        error
+    }
+
+    /// The body is no JSON, or no object.
+    pub fn malformed(message: impl Into<String>) -> Self {
+        Self::caller(StatusCode::BAD_REQUEST, "malformed_body", message)
+    }
+
+    /// No key, or none of ours.
+    pub fn unauthorized() -> Self {
+        let message = "this node wants an API key that it knows: send \"Authorization: Bearer KEY\"";
+        Self::caller(StatusCode::UNAUTHORIZED, "invalid_api_key", message)
+    }
+
+    /// Nothing lives at this path.
+    pub fn unknown_path(method: &str, path: &str) -> Self {
+        let message =
+            format!("there is no {method} {path} here; try /v1/chat/completions, /v1/completions or /v1/models");
+        Self::caller(StatusCode::NOT_FOUND, "unknown_path", message)
+    }
+
+    /// Something lives at this path, but does not take this method.
+    pub fn wrong_method(method: &str, path: &str) -> Self {
+        let message = format!("{path} does not take {method}");
+        Self::caller(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+    }
+
+    /// The body is longer than this node takes.
+    pub fn too_large(limit: usize) -> Self {
+        let message = format!("the body is larger than {} MiB", limit >> 20);
+        Self::caller(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
+    }
+
+    /// The body stopped coming.
+    pub fn too_slow() -> Self {
+        Self::caller(StatusCode::REQUEST_TIMEOUT, "body_timeout", "the body stopped coming")
+    }
+
+    /// A bug of ours; what it was is in the log.
+    pub fn bug() -> Self {
+        let message = "this node made a mistake; its log says more";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, SERVER, message)
+    }
+
+    /// The body as JSON text, for places that are not a whole response.
+    pub fn to_json(&self) -> String {
+        serde_json::json!({ "error": self.body }).to_string()
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Json(serde_json::json!({ "error": self.body }))).into_response();
+        let headers = response.headers_mut();
+        if let Some(seconds) = self.retry_after_s {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_has_its_row() {
+        let rows = [
+            (GenerateError::invalid("top_p", "no"), 400, CALLER, None, Some("top_p"), None),
+            (
+                GenerateError::ContextOverflow { prompt_tokens: 9, context_tokens: 8 },
+                400,
+                CALLER,
+                Some("context_length_exceeded"),
+                None,
+                None,
+            ),
+            (
+                GenerateError::Busy { waiting: 3, retry_after_s: 2 },
+                429,
+                "rate_limit_error",
+                Some("busy"),
+                None,
+                Some(2),
+            ),
+            (GenerateError::ShuttingDown, 503, SERVER, Some("shutting_down"), None, Some(1)),
+            (GenerateError::Engine("x".into()), 500, SERVER, Some("engine_failed"), None, None),
+        ];
+        for (error, status, kind, code, param, retry) in rows {
+            let told = ApiError::from(error);
+            assert_eq!((told.status.as_u16(), told.body.kind, told.body.code), (status, kind, code));
+            assert_eq!((told.body.param.as_deref(), told.retry_after_s), (param, retry));
+        }
+    }
+}

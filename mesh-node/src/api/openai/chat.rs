@@ -1,0 +1,134 @@
+//! `POST /v1/chat/completions`: its request, and the way through; must not know how fields become sampling.
+
+use std::collections::BTreeMap;
+
+use axum::{
+    Extension, Json,
+    extract::{Request, State},
+    response::{IntoResponse, Response},
+};
+use mesh_proto::{ModelId, RequestId};
+use serde::{Deserialize, de::IgnoredAny};
+use serde_json::{Value, value::RawValue};
+
+use super::{
+    Head,
+    lower::{self, Facts},
+    message::MessageDto,
+    parse::parse,
+    raise::{ChatChunks, ChatFold},
+    stream,
+    wire::{Number, Object, Strings, Whole},
+};
+use crate::{
+    api::{ApiError, answer::Answer, body},
+    router::Router,
+};
+
+/// The request. Every field that clients may send stands here: those that work, those that are refused unless they
+/// say what is the case anyway, and those that change nothing for the caller. Any other is a 400.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ChatRequest {
+    pub(super) model: String,
+    pub(super) messages: Vec<Object<MessageDto>>,
+    pub(super) stream: Option<bool>,
+    pub(super) stream_options: Option<Object<StreamOptions>>,
+    pub(super) max_tokens: Option<Whole>,
+    pub(super) max_completion_tokens: Option<Whole>,
+    pub(super) temperature: Option<Number>,
+    pub(super) top_p: Option<Number>,
+    pub(super) top_k: Option<Whole>,
+    pub(super) min_p: Option<Number>,
+    pub(super) seed: Option<Whole>,
+    pub(super) stop: Option<Strings>,
+    pub(super) logit_bias: Option<BTreeMap<String, Number>>,
+    pub(super) ignore_eos: Option<bool>,
+    pub(super) tools: Option<Vec<Box<RawValue>>>,
+    pub(super) tool_choice: Option<Value>,
+    pub(super) chat_template_kwargs: Option<BTreeMap<String, Value>>,
+    pub(super) reasoning_effort: Option<String>,
+
+    // Refused by name, but for the values that ask for nothing.
+    pub(super) n: Option<Whole>,
+    pub(super) logprobs: Option<bool>,
+    pub(super) top_logprobs: Option<Whole>,
+    pub(super) response_format: Option<Object<ResponseFormat>>,
+    pub(super) parallel_tool_calls: Option<bool>,
+    pub(super) frequency_penalty: Option<Number>,
+    pub(super) presence_penalty: Option<Number>,
+    pub(super) repetition_penalty: Option<Number>,
+    pub(super) repeat_penalty: Option<Number>,
+    pub(super) typical_p: Option<Number>,
+    pub(super) xtc_probability: Option<Number>,
+    pub(super) dry_multiplier: Option<Number>,
+    pub(super) min_tokens: Option<Whole>,
+    pub(super) functions: Option<Value>,
+    pub(super) function_call: Option<Value>,
+    pub(super) modalities: Option<Vec<String>>,
+    pub(super) audio: Option<Value>,
+    pub(super) prediction: Option<Value>,
+    pub(super) web_search_options: Option<Value>,
+
+    // Harmless: accounting, storage and caching of a service that this is not. No answer depends on them.
+    #[serde(rename = "user")]
+    _user: Option<IgnoredAny>,
+    #[serde(rename = "store")]
+    _store: Option<IgnoredAny>,
+    #[serde(rename = "metadata")]
+    _metadata: Option<IgnoredAny>,
+    #[serde(rename = "client_metadata")]
+    _client_metadata: Option<IgnoredAny>,
+    #[serde(rename = "service_tier")]
+    _service_tier: Option<IgnoredAny>,
+    #[serde(rename = "prompt_cache_key")]
+    _prompt_cache_key: Option<IgnoredAny>,
+    #[serde(rename = "prompt_cache_retention")]
+    _prompt_cache_retention: Option<IgnoredAny>,
+    #[serde(rename = "prompt_cache_options")]
+    _prompt_cache_options: Option<IgnoredAny>,
+    #[serde(rename = "cache_prompt")]
+    _cache_prompt: Option<IgnoredAny>,
+    #[serde(rename = "safety_identifier")]
+    _safety_identifier: Option<IgnoredAny>,
+    #[serde(rename = "verbosity")]
+    _verbosity: Option<IgnoredAny>,
+}
+
+/// `stream_options`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StreamOptions {
+    pub(super) include_usage: Option<bool>,
+    // Padding against eavesdroppers on the length of chunks; we never send it, which clients must bear.
+    #[serde(rename = "include_obfuscation")]
+    _include_obfuscation: Option<bool>,
+}
+
+/// `response_format`, as far as we look.
+#[derive(Debug, Deserialize)]
+pub(super) struct ResponseFormat {
+    #[serde(rename = "type")]
+    pub(super) kind: String,
+}
+
+/// Answers a chat.
+pub async fn serve(
+    State(router): State<Router>,
+    Extension(id): Extension<RequestId>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let dto: ChatRequest = parse(&body::read(request).await?)?;
+    let served = router.find(&ModelId::new(&dto.model))?;
+    let head = Head::new("chatcmpl", &id.0, served);
+    let asked = lower::chat(dto, id, &Facts::of(served))?;
+    let mut answer = Answer::begin(&*served.engine, asked.request).await?;
+    if asked.stream {
+        return Ok(stream::respond(vec![answer], ChatChunks::new(head, asked.include_usage)));
+    }
+    let mut fold = ChatFold::default();
+    while let Some(event) = answer.next().await {
+        fold.add(event)?;
+    }
+    Ok(Json(fold.finish(&head)).into_response())
+}

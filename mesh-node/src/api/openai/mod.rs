@@ -1,0 +1,36 @@
+//! OpenAI's JSON, in and out; must not know how a model answers.
+
+pub mod chat;
+pub mod completions;
+mod lower;
+mod message;
+pub mod models;
+mod parse;
+mod raise;
+mod stream;
+mod wire;
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::router::Served;
+
+/// What every chunk and answer of one request repeats.
+#[derive(Clone, Debug)]
+struct Head {
+    id: String,
+    created: u64,
+    model: String,
+    fingerprint: String,
+}
+
+impl Head {
+    fn new(prefix: &str, request: &str, served: &Served) -> Self {
+        let descriptor = served.descriptor();
+        Self {
+            id: format!("{prefix}-{request}"),
+            created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()),
+            model: descriptor.id.to_string(),
+            fingerprint: format!("mesh-llm-{}-{}", env!("CARGO_PKG_VERSION"), descriptor.engine),
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! From model files to a serving engine; the one place that knows which runtimes there are.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use catalog::ModelFiles;
+use mesh_proto::Sampling;
+use runtime_mlx::{MlxError, MlxOptions};
+use serde::Deserialize;
+use thiserror::Error;
+
+use crate::{cli::Serving, router::Served};
+
+/// Requests that may wait for each model; more are refused with a 429. A waiting one costs its prompt. (guess)
+const MAX_WAITING: u32 = 1024;
+
+/// Why a model cannot be served. One line.
+#[derive(Debug, Error)]
+pub(crate) enum LoadError {
+    /// The runtime says why.
+    #[error(transparent)]
+    Mlx(#[from] MlxError),
+    /// A file that is there, but cannot be used.
+    #[error("{}: {message}", path.display())]
+    BadFile {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        message: String,
+    },
+}
+
+/// Loads a model and warms it up. Blocks, for as long as reading the weights takes.
+pub(crate) fn load(files: ModelFiles, serving: &Serving, stage: &mut dyn FnMut(&str)) -> Result<Served, LoadError> {
+    let defaults = recommended(&files.dir)?;
+    let options = MlxOptions {
+        dir: files.dir,
+        id: files.id,
+        context_tokens: serving.context_tokens,
+        max_memory: serving.max_memory,
+        sharers: u32::try_from(serving.models.len()).unwrap_or(u32::MAX),
+        max_running: serving.parallel,
+        max_waiting: MAX_WAITING,
+    };
+    Ok(Served { engine: Arc::new(runtime_mlx::start(options, stage)?), defaults })
+}
+
+/// What the model's makers recommend where a request is silent, as vLLM and LM Studio do; without a recommendation,
+/// OpenAI's default: temperature 1, nothing cut off.
+fn recommended(dir: &Path) -> Result<Sampling, LoadError> {
+    #[derive(Default, Deserialize)]
+    struct GenerationConfig {
+        do_sample: Option<bool>,
+        temperature: Option<f32>,
+        top_p: Option<f32>,
+        top_k: Option<u32>,
+        min_p: Option<f32>,
+    }
+    let path = dir.join("generation_config.json");
+    let config: GenerationConfig = match fs::read(&path) {
+        Ok(json) => serde_json::from_slice(&json).map_err(|e| bad(&path, e))?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => GenerationConfig::default(),
+        Err(e) => return Err(bad(&path, e)),
+    };
+    let sampling = Sampling {
+        temperature: if config.do_sample == Some(false) { 0.0 } else { config.temperature.unwrap_or(1.0) },
+        top_p: config.top_p.unwrap_or(1.0),
+        top_k: config.top_k.unwrap_or(0),
+        min_p: config.min_p.unwrap_or(0.0),
+        ..Sampling::default()
+    };
+    let checks = [
+        ("temperature", sampling.temperature >= 0.0),
+        ("top_p", sampling.top_p > 0.0 && sampling.top_p <= 1.0),
+        ("min_p", (0.0..=1.0).contains(&sampling.min_p)),
+    ];
+    match checks.into_iter().find(|(_, valid)| !valid) {
+        Some((field, _)) => Err(bad(&path, format!("{field} is out of range"))),
+        None => Ok(sampling),
+    }
+}
+
+fn bad(path: &Path, error: impl ToString) -> LoadError {
+    LoadError::BadFile { path: path.to_owned(), message: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: Option<&str>) -> Result<(f32, f32, u32), String> {
+        let dir = tempfile::tempdir().unwrap();
+        if let Some(json) = json {
+            fs::write(dir.path().join("generation_config.json"), json).unwrap();
+        }
+        recommended(dir.path()).map(|s| (s.temperature, s.top_p, s.top_k)).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn a_models_makers_set_the_defaults() {
+        assert_eq!(read(None).unwrap(), (1.0, 1.0, 0));
+        assert_eq!(read(Some(r#"{"eos_token_id":[1,2]}"#)).unwrap(), (1.0, 1.0, 0));
+        let qwen = r#"{"do_sample":true,"temperature":0.6,"top_p":0.95,"top_k":20,"eos_token_id":1}"#;
+        assert_eq!(read(Some(qwen)).unwrap(), (0.6, 0.95, 20));
+        assert_eq!(read(Some(r#"{"do_sample":false,"temperature":0.6,"top_p":null}"#)).unwrap(), (0.0, 1.0, 0));
+    }
+
+    #[test]
+    fn a_bad_recommendation_names_file_and_field() {
+        let error = read(Some(r#"{"top_p":7}"#)).unwrap_err();
+        assert!(error.contains("generation_config.json: top_p"), "{error}");
+        assert!(read(Some("{")).unwrap_err().contains("generation_config.json"));
+    }
+}

@@ -1,0 +1,80 @@
+//! A node without a model: the scripted engine behind the real routes and the real listener.
+
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+
+mod script;
+
+use std::sync::Arc;
+
+use mesh_node::{api, router, server};
+use mesh_proto::Sampling;
+use serde_json::{Value, json};
+
+pub use script::ScriptEngine;
+
+/// A running node; gone when dropped, with its runtime.
+pub struct Node {
+    pub engine: Arc<ScriptEngine>,
+    pub url: String,
+    pub client: reqwest::Client,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    server: tokio::task::JoinHandle<()>,
+}
+
+impl Node {
+    pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    pub async fn start_with(keys: &[&str]) -> Self {
+        let engine = Arc::new(ScriptEngine::new("org/script"));
+        let other = Arc::new(ScriptEngine::new("other"));
+        let defaults = Sampling::default();
+        let served = [engine.clone(), other].map(|engine| router::Served { engine, defaults: defaults.clone() });
+        let routes = api::routes(router::Router::new(served.into()), api::Keys::new(keys.iter().copied()));
+        let bound = server::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = bound.listen().unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let server = tokio::spawn(server::serve(listener, routes, async {
+            let _ = stopped.await;
+        }));
+        Self { engine, url, client: reqwest::Client::new(), stop: Some(stop), server }
+    }
+
+    pub async fn chat(&self, words: &str, fields: Value) -> reqwest::Response {
+        let mut body =
+            json!({ "model": "org/script", "messages": [{ "role": "user", "content": words }], "temperature": 0 });
+        body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        self.post("/v1/chat/completions", body.to_string()).await
+    }
+
+    pub async fn post(&self, path: &str, body: impl Into<reqwest::Body>) -> reqwest::Response {
+        self.client.post(format!("{}{path}", self.url)).body(body).send().await.unwrap()
+    }
+
+    pub async fn get(&self, path: &str) -> reqwest::Response {
+        self.client.get(format!("{}{path}", self.url)).send().await.unwrap()
+    }
+
+    /// Begins to stop.
+    pub fn stop(&mut self) {
+        let _ = self.stop.take().unwrap().send(());
+    }
+
+    /// Ends when all answers have ended.
+    pub async fn ended(self) {
+        self.server.await.unwrap();
+    }
+}
+
+/// Waits for something to become so.
+pub async fn until(what: &str, so: impl Fn() -> bool) {
+    for _ in 0..500 {
+        if so() {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("not within 5 s: {what}");
+}

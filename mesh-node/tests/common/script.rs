@@ -1,0 +1,238 @@
+//! An engine that says what the prompt's words tell it to, as the model of make_script_model.py does.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use engine::{Engine, EngineLoad, Generation};
+use futures_util::future::{BoxFuture, FutureExt};
+use mesh_proto::{
+    Channel, Event, FinishReason, GenerateError, GenerateRequest, ModelDescriptor, ModelId, Prompt, Role,
+    ToolCallDelta, ToolChoice, Usage,
+};
+use tokio::sync::mpsc;
+
+/// See the module's page.
+pub struct ScriptEngine {
+    descriptor: ModelDescriptor,
+    running: Arc<AtomicU32>,
+    cancelled: Arc<AtomicU32>,
+}
+
+impl ScriptEngine {
+    pub fn new(id: &str) -> Self {
+        let descriptor = ModelDescriptor {
+            id: ModelId::new(id),
+            engine: "script".into(),
+            family: "script".into(),
+            quantization: "none".into(),
+            context_tokens: 4096,
+            vocab_size: 2000,
+            created: 1,
+        };
+        Self { descriptor, running: Arc::default(), cancelled: Arc::default() }
+    }
+
+    /// Generations that were dropped before their end.
+    pub fn cancelled(&self) -> u32 {
+        self.cancelled.load(Ordering::SeqCst)
+    }
+}
+
+/// What is said, piece by piece; `#LONG` and the like never end.
+fn script(words: &str) -> (Vec<&'static str>, bool) {
+    let fox = ["The", " quick", " brown", " fox", " jumps", " over", " the", " lazy", " dog", "."];
+    let count = [" one", " two", " three", " four", " five", " six", " seven", " eight", " nine", " ten"];
+    if words.contains("#LONG") || words.ends_with(':') {
+        (count.into(), true)
+    } else if words.contains("#RANDOM") {
+        (vec![" heads", " tails"], true)
+    } else if words.contains("#EMOJI") {
+        (vec!["Party ", "🎉", " fam ", "👩\u{200d}👩\u{200d}👧", " ja ", "日", "本", "語", " fin"], false)
+    } else if words.contains("#STOP") {
+        (vec!["alpha", " be", "ta<", "<HA", "LT>", ">gam", "ma ", "delta"], false)
+    } else if words.contains("#JSON") {
+        (vec!["{\"answer\"", ": 42", ", \"ok\"", ": true", "}"], false)
+    } else {
+        (fox.into(), false)
+    }
+}
+
+impl Engine for ScriptEngine {
+    fn descriptor(&self) -> &ModelDescriptor {
+        &self.descriptor
+    }
+
+    fn generate(&self, request: GenerateRequest) -> BoxFuture<'_, Result<Generation, GenerateError>> {
+        let (words, asks_tool) = match &request.prompt {
+            Prompt::Chat(chat) => {
+                let user = chat.messages.iter().rfind(|m| m.role == Role::User);
+                let words = user.and_then(|m| m.content.clone()).unwrap_or_default();
+                let answered = chat.messages.last().is_some_and(|m| m.role == Role::Tool);
+                (words, !chat.tools.is_empty() && request.tool_choice == ToolChoice::Auto && !answered)
+            }
+            Prompt::Text(text) => (text.clone(), false),
+            Prompt::Tokens(_) => (String::new(), false),
+        };
+        let prompt_tokens = format!("{:?}", request.prompt).split_whitespace().count() as u32;
+        let refusal = match words.as_str() {
+            "#BUSY" => Some(GenerateError::Busy { waiting: 9, retry_after_s: 2 }),
+            _ if prompt_tokens > 4096 => Some(GenerateError::ContextOverflow { prompt_tokens, context_tokens: 4096 }),
+            _ => None,
+        };
+        if let Some(refusal) = refusal {
+            return async { Err(refusal) }.boxed();
+        }
+        let (events, received) = mpsc::channel(8);
+        self.running.fetch_add(1, Ordering::SeqCst);
+        let (running, cancelled) = (self.running.clone(), self.cancelled.clone());
+        tokio::spawn(async move {
+            let speaker = Speaker { events, request, usage: Usage { prompt_tokens, ..Usage::default() } };
+            if speaker.say(&words, asks_tool).await.is_none() {
+                cancelled.fetch_add(1, Ordering::SeqCst);
+            }
+            running.fetch_sub(1, Ordering::SeqCst);
+        });
+        async { Ok(Generation::new(received, None)) }.boxed()
+    }
+
+    fn load(&self) -> EngineLoad {
+        EngineLoad { running: self.running.load(Ordering::SeqCst), ..EngineLoad::default() }
+    }
+
+    fn drain(&self) -> BoxFuture<'_, ()> {
+        async {
+            while self.load().running > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+        .boxed()
+    }
+}
+
+struct Speaker {
+    events: mpsc::Sender<Event>,
+    request: GenerateRequest,
+    usage: Usage,
+}
+
+impl Speaker {
+    /// `None`: nobody listens any more.
+    async fn say(mut self, words: &str, asks_tool: bool) -> Option<()> {
+        self.send(Event::Started { prompt_tokens: self.usage.prompt_tokens }).await?;
+        match words {
+            "#FAILFIRST" => return self.send(Event::Failed(GenerateError::Engine("at once".into()))).await,
+            "#HANG" => {
+                self.events.closed().await;
+                return None;
+            }
+            "#VANISH" => return Some(()),
+            _ => {}
+        }
+        if words.contains("#THINK") {
+            self.text(Channel::Reasoning, "I should ponder").await?;
+        }
+        let cities: &[&str] = match (asks_tool, words.contains("#TOOL"), words.contains("#PARALLEL")) {
+            (true, true, _) => &["Paris"],
+            (true, _, true) => &["Paris", "Tokyo"],
+            _ => &[],
+        };
+        for (index, city) in (0..).zip(cities) {
+            self.call(index, city).await?;
+        }
+        if !cities.is_empty() {
+            return self.finish(FinishReason::ToolCalls).await;
+        }
+        self.script(words).await
+    }
+
+    async fn script(mut self, words: &str) -> Option<()> {
+        let (pieces, endless) = script(words);
+        let forced = self.request.logit_bias();
+        let limit = self.request.max_tokens.unwrap_or(u32::MAX);
+        let mut dice = self.request.sampling.seed.unwrap_or_else(|| u64::from(uuid::Uuid::now_v7().as_fields().1) << 9);
+        let mut held = String::new();
+        for turn in 0.. {
+            if turn == 3 && words == "#FAILMID" {
+                return self.send(Event::Failed(GenerateError::Engine("in the middle".into()))).await;
+            }
+            if self.usage.completion_tokens == limit {
+                self.flush(&mut held).await?;
+                return self.finish(FinishReason::Length).await;
+            }
+            if !endless && turn == pieces.len() {
+                self.flush(&mut held).await?;
+                return self.finish(FinishReason::Stop).await;
+            }
+            dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let pick = if words.contains("#RANDOM") && !self.request.sampling.is_greedy() {
+                (dice >> 60) as usize
+            } else {
+                turn
+            };
+            held.push_str(if forced { "x" } else { pieces[pick % pieces.len()] });
+            self.usage.completion_tokens += 1;
+            let stops = &self.request.stop;
+            if let Some(at) = stops.iter().filter_map(|stop| held.find(stop)).min() {
+                held.truncate(at);
+                self.flush(&mut held).await?;
+                return self.finish(FinishReason::Stop).await;
+            }
+            let keeps =
+                |n: &usize| stops.iter().any(|stop| stop.as_bytes().starts_with(&held.as_bytes()[held.len() - n..]));
+            let kept = (1..=held.len()).rev().find(keeps).unwrap_or(0);
+            let mut said = held.drain(..held.len() - kept).collect();
+            self.flush(&mut said).await?;
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        None
+    }
+
+    async fn flush(&mut self, held: &mut String) -> Option<()> {
+        let text = std::mem::take(held);
+        if text.is_empty() { Some(()) } else { self.send(text_event(Channel::Content, text)).await }
+    }
+
+    async fn text(&mut self, channel: Channel, text: &str) -> Option<()> {
+        self.usage.completion_tokens += 1;
+        self.send(text_event(channel, text.into())).await
+    }
+
+    async fn call(&mut self, index: u32, city: &str) -> Option<()> {
+        let first = ToolCallDelta {
+            index,
+            id: Some(format!("call_{index}")),
+            name: Some("get_weather".into()),
+            arguments: "{\"city\": ".into(),
+        };
+        self.send(Event::ToolCall(first)).await?;
+        let rest = ToolCallDelta { index, id: None, name: None, arguments: format!("\"{city}\"}}") };
+        self.send(Event::ToolCall(rest)).await
+    }
+
+    async fn finish(self, reason: FinishReason) -> Option<()> {
+        self.send(Event::Finished { reason, stop: None, usage: self.usage }).await
+    }
+
+    async fn send(&self, event: Event) -> Option<()> {
+        self.events.send(event).await.ok()
+    }
+}
+
+fn text_event(channel: Channel, text: String) -> Event {
+    Event::Text { channel, text, tokens: Vec::new() }
+}
+
+trait Forced {
+    fn logit_bias(&self) -> bool;
+}
+
+impl Forced for GenerateRequest {
+    fn logit_bias(&self) -> bool {
+        self.sampling.logit_bias.iter().any(|bias| bias.bias >= 100.0)
+    }
+}
