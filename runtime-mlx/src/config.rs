@@ -157,10 +157,7 @@ mod tests {
 
     #[test]
     fn end_tokens_come_from_both_files_each_once() {
-        let dir = folder(
-            &json!({"model_type": "qwen3", "eos_token_id": 7}),
-            Some(&json!({"eos_token_id": [7, 9]})),
-        );
+        let dir = folder(&json!({"model_type": "qwen3", "eos_token_id": 7}), Some(&json!({"eos_token_id": [7, 9]})));
         assert_eq!(Config::read(dir.path()).unwrap().eos, [TokenId(7), TokenId(9)]);
     }
 

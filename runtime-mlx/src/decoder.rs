@@ -21,7 +21,7 @@ use crate::{
     prefix::{MIN_REUSE, PrefixCache, common},
     sampling::{self, Row},
     step::Step,
-    sys::Result,
+    sys::{self, Result},
 };
 
 /// Where a sequence's newest token is.
@@ -284,6 +284,16 @@ impl MlxDecoder {
         let logits = self.model.logits(&hidden)?;
         self.kv.close(seq)?;
         logits.as_dtype(mlx_rs::Dtype::Float32)
+    }
+}
+
+impl Drop for MlxDecoder {
+    /// Waits for steps that nobody collected: a process that ends while MLX's thread computes them crashes in BLAS.
+    fn drop(&mut self) {
+        self.in_flight.clear();
+        if let Err(error) = sys::synchronize() {
+            tracing::warn!(%error, "the device may still be computing");
+        }
     }
 }
 

@@ -55,8 +55,10 @@ pub struct MlxOptions {
     pub id: ModelId,
     /// Context in tokens; `None`: the model's own, as far as memory allows.
     pub context_tokens: Option<u32>,
-    /// Bytes for weights and caches; `None`: four fifths of what the machine has free.
+    /// Bytes for weights and caches; `None`: this model's share of four fifths of what the machine has free.
     pub max_memory: Option<u64>,
+    /// How many models share the machine's memory where `max_memory` is silent, this one included.
+    pub sharers: u32,
     /// Sequences computed at once.
     pub max_running: u32,
     /// Requests that wait beyond these.
@@ -67,7 +69,7 @@ impl MlxOptions {
     /// With the engine's defaults.
     pub fn new(dir: PathBuf, id: ModelId) -> Self {
         let LocalOptions { max_running, max_waiting, .. } = LocalOptions::default();
-        Self { dir, id, context_tokens: None, max_memory: None, max_running, max_waiting }
+        Self { dir, id, context_tokens: None, max_memory: None, sharers: 1, max_running, max_waiting }
     }
 }
 
@@ -102,15 +104,13 @@ fn load_and_serve(options: MlxOptions, say: mpsc::Sender<String>) -> Result<Loca
     if eos.is_empty() {
         tracing::warn!("neither config.json nor the tokenizer names an end token: answers end at their limits only");
     }
-    let local = LocalOptions {
-        max_running: options.max_running,
-        max_waiting: options.max_waiting,
-        ..LocalOptions::default()
-    };
+    let local =
+        LocalOptions { max_running: options.max_running, max_waiting: options.max_waiting, ..LocalOptions::default() };
     let make = move || {
         let load_options = LoadOptions {
             context_tokens: options.context_tokens,
             max_memory: options.max_memory,
+            sharers: options.sharers,
             residency: None,
         };
         let Loaded { mut decoder, family, quantization } = load::load(&options.dir, load_options, &mut stage)?;

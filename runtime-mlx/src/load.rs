@@ -34,6 +34,8 @@ pub(crate) struct LoadOptions {
     pub(crate) context_tokens: Option<u32>,
     /// Bytes for weights and caches; `None`: what the machine has.
     pub(crate) max_memory: Option<u64>,
+    /// Models that share the machine; 0 counts as 1.
+    pub(crate) sharers: u32,
     /// `None`: what suits the device.
     pub(crate) residency: Option<Residency>,
 }
@@ -44,7 +46,7 @@ pub(crate) fn load(dir: &Path, options: LoadOptions, stage: &mut dyn FnMut(&str)
     let family = families::find(&config.model_type)?;
     let mut weights = Weights::open(dir)?;
     let stored_dtype = weights.float_dtype();
-    let budget = Budget::new(options.max_memory)?;
+    let budget = Budget::new(options.max_memory, options.sharers)?;
     let dense_bytes = weights.dense_f32_bytes(config.quantization.as_ref())?;
     let residency = match options.residency {
         Some(residency) => residency,

@@ -31,11 +31,12 @@ pub(crate) struct Split {
 }
 
 impl Budget {
-    /// `--max-memory`, or a share of what the device (GPU) or the machine and its control group (CPU) have.
-    pub(crate) fn new(max_memory: Option<u64>) -> Result<Self, MlxError> {
+    /// `--max-memory`, or one of `sharers`' parts of what the device (GPU) or the machine and its control group (CPU)
+    /// have. Sharers that load later find less free than the first one did, so parts are never too large together.
+    pub(crate) fn new(max_memory: Option<u64>, sharers: u32) -> Result<Self, MlxError> {
         let total = match max_memory {
             Some(bytes) => bytes,
-            None => (available()? as f64 * DEFAULT_SHARE) as u64,
+            None => (available()? as f64 * DEFAULT_SHARE / f64::from(sharers.max(1))) as u64,
         };
         Ok(Self { total })
     }
@@ -90,7 +91,7 @@ mod tests {
 
     #[test]
     fn the_budget_is_split_without_exceeding_it() {
-        let budget = Budget::new(Some(1000)).unwrap();
+        let budget = Budget::new(Some(1000), 1).unwrap();
         assert!(budget.holds_weights(900) && !budget.holds_weights(901));
         assert!(budget.check_weights(901).unwrap_err().to_string().contains("--max-memory"));
         let split = budget.split(500);

@@ -43,7 +43,8 @@ pub(crate) fn choose(logits: &Array, rows: &[Row<'_>]) -> Result<Array> {
     let mut order = Vec::with_capacity(rows.len());
     let mut chosen = Vec::new();
     for wanted in [Way::Greedy, Way::Plain, Way::Sorted] {
-        let indices: Vec<i32> = (0..rows.len()).filter(|i| way(rows[*i].sampling) == wanted).map(|i| i as i32).collect();
+        let indices: Vec<i32> =
+            (0..rows.len()).filter(|i| way(rows[*i].sampling) == wanted).map(|i| i as i32).collect();
         if indices.is_empty() {
             continue;
         }
@@ -112,9 +113,9 @@ fn min_p_distance(rows: &[&Row<'_>]) -> Array {
 fn plain(logits: &Array, rows: &[&Row<'_>]) -> Result<Array> {
     let largest = logits.max_axis(-1, true)?;
     let distance = logits.subtract(&largest)?;
-    let weights = ops::exp(&distance.divide(&temperature(rows))?)?;
+    let weights = ops::exp(&distance.divide(temperature(rows))?)?;
     let kept = if rows.iter().any(|row| row.sampling.min_p > 0.0) {
-        ops::select(&distance.ge(&min_p_distance(rows))?, &weights, &Array::from_f32(0.0))?
+        ops::select(&distance.ge(min_p_distance(rows))?, &weights, Array::from_f32(0.0))?
     } else {
         weights
     };
@@ -139,9 +140,9 @@ fn sorted(logits: &Array, rows: &[&Row<'_>]) -> Result<Array> {
     let before = reached.subtract(&probabilities)?;
     let top_p = column(rows, |row| row.sampling.top_p);
     let in_top_p = before.lt(&last_column(&reached)?.multiply(&top_p)?)?;
-    let in_min_p = distance.ge(&min_p_distance(rows))?;
+    let in_min_p = distance.ge(min_p_distance(rows))?;
     let kept = in_top_k.logical_and(&in_top_p)?.logical_and(&in_min_p)?;
-    let weights = ops::select(&kept, &ops::exp(&distance.divide(&temperature(rows))?)?, &zero)?;
+    let weights = ops::select(&kept, &ops::exp(&distance.divide(temperature(rows))?)?, &zero)?;
     indexing::take_along_axis(&order, &invert(&weights, rows)?, -1)?.reshape(&[-1])
 }
 

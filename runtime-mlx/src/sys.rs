@@ -86,6 +86,13 @@ pub(crate) fn scatter_rows(a: &Array, rows: &Array, columns: &Array, updates: &A
     })
 }
 
+/// Waits until this thread's stream has computed all that was issued.
+pub(crate) fn synchronize() -> Result<()> {
+    // SAFETY: the stream's handle lives through the call.
+    let status = unsafe { mlx_sys::mlx_synchronize(stream().as_ptr()) };
+    if status == 0 { Ok(()) } else { Err(Exception::custom("MLX could not wait for its stream")) }
+}
+
 /// Whether MLX computes on a GPU in this process.
 pub(crate) fn on_gpu() -> bool {
     mlx_rs::Device::try_default()

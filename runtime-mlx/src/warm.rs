@@ -17,11 +17,7 @@ pub(crate) fn warm(decoder: &mut impl Decoder) -> Result<(), DecodeError> {
     let limits = decoder.limits();
     let length = PROMPT.min(limits.context_tokens / 2).max(1);
     let plain = Sampling { temperature: 1.0, seed: Some(0), ..Sampling::default() };
-    let ranked = Sampling {
-        top_p: 0.9,
-        logit_bias: vec![LogitBias { token: TokenId(0), bias: 0.0 }],
-        ..plain.clone()
-    };
+    let ranked = Sampling { top_p: 0.9, logit_bias: vec![LogitBias { token: TokenId(0), bias: 0.0 }], ..plain.clone() };
     let mut rows = Vec::new();
     for (i, sampling) in [Sampling::default(), plain, ranked].into_iter().enumerate() {
         // At the far end of the ids: no client's sequence is called so.

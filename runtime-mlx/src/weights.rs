@@ -159,7 +159,9 @@ fn files(dir: &Path) -> Result<(Vec<PathBuf>, Vec<String>), MlxError> {
         0 => Err(MlxError::file(dir, "no *.safetensors in this folder")),
         _ if found.contains(&single) => Ok((vec![single], Vec::new())),
         1 => Ok((found, Vec::new())),
-        n => Err(MlxError::file(dir, format!("{n} *.safetensors, but no model.safetensors.index.json that lists them"))),
+        n => {
+            Err(MlxError::file(dir, format!("{n} *.safetensors, but no model.safetensors.index.json that lists them")))
+        }
     }
 }
 
@@ -172,7 +174,9 @@ fn check_header(path: &Path) -> Result<u64, MlxError> {
     file.read_exact(&mut size).map_err(|_| fail("not a safetensors file: shorter than its 8-byte prefix".into()))?;
     let header = u64::from_le_bytes(size);
     if header > MAX_HEADER_BYTES || header.saturating_add(8) > length {
-        return Err(fail(format!("not a safetensors file, or cut short: its header claims {header} of {length} bytes")));
+        return Err(fail(format!(
+            "not a safetensors file, or cut short: its header claims {header} of {length} bytes"
+        )));
     }
     let mut buffer = Vec::new();
     file.take(header).read_to_end(&mut buffer).map_err(|e| fail(e.to_string()))?;

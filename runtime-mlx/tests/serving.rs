@@ -1,5 +1,6 @@
 //! The bundled model, served: what it should say, and what is left when clients go. The prompts and their answers lie
 //! beside the model, in `models/mesh-tiny/prompts.json`.
+#![allow(clippy::unwrap_used, reason = "a test's helpers may fail loudly")]
 
 use std::{path::PathBuf, time::Duration};
 
@@ -72,7 +73,8 @@ async fn judge(engine: &LocalEngine, case: &Value) -> Option<String> {
             let call = |call: &Value| ToolCall {
                 id: text(&call["id"]).unwrap_or_default(),
                 name: text(&call["function"]["name"]).unwrap(),
-                arguments: text(&call["function"]["arguments"]).unwrap_or_else(|| call["function"]["arguments"].to_string()),
+                arguments: text(&call["function"]["arguments"])
+                    .unwrap_or_else(|| call["function"]["arguments"].to_string()),
             };
             calls.iter().map(call).collect()
         }),
@@ -80,7 +82,8 @@ async fn judge(engine: &LocalEngine, case: &Value) -> Option<String> {
         name: None,
         reasoning: None,
     };
-    let tool = |value: &Value| ToolDefinition { name: text(&value["function"]["name"]).unwrap(), json: value.to_string() };
+    let tool =
+        |value: &Value| ToolDefinition { name: text(&value["function"]["name"]).unwrap(), json: value.to_string() };
     let prompt = ChatPrompt {
         messages: case["messages"].as_array().unwrap().iter().map(message).collect(),
         tools: case["tools"].as_array().map_or(Vec::new(), |tools| tools.iter().map(tool).collect()),

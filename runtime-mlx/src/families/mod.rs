@@ -33,11 +33,14 @@ pub(crate) trait Model {
     fn logits(&self, hidden: &Array) -> Result<Array>;
 }
 
+/// Reads a family's checkpoint.
+type Load = fn(&Config, &mut Loader<'_>) -> std::result::Result<Box<dyn Model>, MlxError>;
+
 /// One architecture.
 pub(crate) struct Family {
     /// Its `model_type`, and others that are the same thing.
     names: &'static [&'static str],
-    load: fn(&Config, &mut Loader<'_>) -> std::result::Result<Box<dyn Model>, MlxError>,
+    load: Load,
 }
 
 /// The architectures that can be served.

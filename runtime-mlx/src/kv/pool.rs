@@ -94,9 +94,7 @@ impl Pool {
         let layers = self
             .layers
             .iter()
-            .map(|layer| {
-                Ok(LayerKv { keys: row(&layer.keys, slot as i32)?, values: row(&layer.values, slot as i32)? })
-            })
+            .map(|layer| Ok(LayerKv { keys: row(&layer.keys, slot as i32)?, values: row(&layer.values, slot as i32)? }))
             .collect::<Result<_>>()?;
         Ok(Some(Strip { layers, capacity: self.capacity, len: self.lens[slot] }))
     }

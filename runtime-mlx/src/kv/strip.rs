@@ -34,9 +34,8 @@ pub(crate) struct Strip {
 impl Strip {
     pub(crate) fn zeros(shape: &KvShape, capacity: i32) -> Result<Self> {
         let zeros = || ops::zeros_dtype(&[1, shape.heads, capacity, shape.dim], shape.dtype);
-        let layers = (0..shape.layers)
-            .map(|_| Ok(LayerKv { keys: zeros()?, values: zeros()? }))
-            .collect::<Result<_>>()?;
+        let layers =
+            (0..shape.layers).map(|_| Ok(LayerKv { keys: zeros()?, values: zeros()? })).collect::<Result<_>>()?;
         Ok(Self { layers, capacity, len: 0 })
     }
 
