@@ -8,29 +8,41 @@ use engine::{
 };
 use mesh_proto::{LogitBias, Sampling, TokenId};
 
-/// Tokens of the longest warm-up prompt. Cost: one prefill of this length at start.
-const PROMPT: u32 = 64;
+/// What is computed once before ready: prompts, each as the chunks it comes in, one after the other; after each, all rows so
+/// far decode one token.
+///
+/// A GPU's kernels differ by how many rows they multiply (few, up to eight, many), so its batch grows past eight and its
+/// first prompt comes in a chunk as long as a full step. A CPU compiles nothing; there a little shows that all works.
+fn plan(gpu: bool) -> Vec<Vec<u32>> {
+    match gpu {
+        true => [vec![512, 48], vec![33, 16], vec![7]].into_iter().chain((0..9).map(|_| vec![1])).collect(),
+        false => vec![vec![32, 16], vec![1], vec![1]],
+    }
+}
 
-/// Computes one prompt in two chunks and a short one, then decodes alone and in company, greedy and sampled. Leaves
-/// nothing behind.
-pub(crate) fn warm(decoder: &mut impl Decoder) -> Result<(), DecodeError> {
+/// Computes some prompts and decodes them together, greedy and sampled. Leaves nothing behind.
+pub(crate) fn warm(decoder: &mut impl Decoder, gpu: bool) -> Result<(), DecodeError> {
     let limits = decoder.limits();
-    let length = PROMPT.min(limits.context_tokens / 2).max(1);
     let plain = Sampling { temperature: 1.0, seed: Some(0), ..Sampling::default() };
-    let ranked = Sampling { top_p: 0.9, logit_bias: vec![LogitBias { token: TokenId(0), bias: 0.0 }], ..plain.clone() };
+    let bias = vec![LogitBias { token: TokenId(0), bias: 0.0 }];
+    let ranked = Sampling { top_p: 0.9, logit_bias: bias, ..plain.clone() };
+    let samplings = [Sampling::default(), plain, ranked];
     let mut rows = Vec::new();
-    for (i, sampling) in [Sampling::default(), plain, ranked].into_iter().enumerate() {
+    for (i, mut chunks) in plan(gpu).into_iter().enumerate() {
+        if chunks.iter().sum::<u32>() + 16 > limits.context_tokens {
+            chunks = vec![1];
+        }
         // At the far end of the ids: no client's sequence is called so.
         let seq = SeqId(u64::MAX - i as u64);
-        let len = if i == 0 { length } else { 1 };
-        let prompt = (0..len).map(|t| TokenId(t % limits.vocab_size)).collect();
-        decoder.open(SequenceSpec { id: seq, prompt, sampling })?;
-        let first = len.div_ceil(2);
-        for (start, len) in [(0, first), (first, len - first)] {
-            if len > 0 {
-                let chunk = PrefillChunk { seq, start, len, last: start + len == if i == 0 { length } else { 1 } };
-                run(decoder, &StepPlan { decode: rows.clone(), prefill: vec![chunk] })?;
-            }
+        // Different prompts, or the second would reuse the first.
+        let length: u32 = chunks.iter().sum();
+        let prompt = (0..length).map(|t| TokenId((t + i as u32) % limits.vocab_size)).collect();
+        decoder.open(SequenceSpec { id: seq, prompt, sampling: samplings[i % samplings.len()].clone() })?;
+        let mut start = 0;
+        for len in chunks {
+            let chunk = PrefillChunk { seq, start, len, last: start + len == length };
+            run(decoder, &StepPlan { decode: rows.clone(), prefill: vec![chunk] })?;
+            start += len;
         }
         rows.push(seq);
         run(decoder, &StepPlan { decode: rows.clone(), prefill: Vec::new() })?;
