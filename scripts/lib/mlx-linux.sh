@@ -7,7 +7,7 @@
 #   $mlx/cpu/site/   the wheel: mlx/lib/libmlx.so and, where its RPATH looks, its own BLAS
 #   $mlx/cuda/site/  the same for CUDA (--cuda); a back end is chosen at run time, through LD_LIBRARY_PATH
 #   $mlx/lib/        libmlxc.so
-#   $mlx/bindings/   bindings.rs
+#   $mlx/bindings-*/   bindings.rs; the name changes with what it is made from
 #
 # Each folder has a stamp that holds the hash of what went into it, written last: an interrupted step is repeated, a
 # finished one is not. Results are moved into place whole, so that a build going on beside never sees half of one.
@@ -30,19 +30,21 @@ setup_linux() {
   case $CARGO_TARGET_DIR in *[,:\'\$\"\\]*) die "the target folder's path has a character that linkers misread" ;; esac
 
   cd "$root" || die "cannot enter $root"
-  local site_key lib_key bindings_key
+  local site_key lib_key bindings_key bindings
   site_key=$(key scripts/mlx/requirements-cpu.txt <<<"$arch")
   lib_key=$(key scripts/mlx/{CMakeLists.txt,half.cpp,mach_time.c,format.hpp} <<<"$site_key $mlx_sys")
   bindings_key=$(key scripts/mlx-bindings/{Cargo.toml,half_types.h,src/main.rs} <<<"$mlx_sys")
 
-  mkdir -p "$mlx/lib" "$mlx/bindings"
+  bindings=bindings-${bindings_key:0:12}
+
+  mkdir -p "$mlx/lib" "$mlx/$bindings"
   exec 9>"$mlx/.lock"
   flock -n 9 || { say "waiting for another set-up"; flock 9; }
 
   # Looked for each time, since a target folder can outlive the machine that it was made on (a cache).
   local packages=()
   runtime_packages
-  if ! { up_to_date cpu "$site_key" && up_to_date lib "$lib_key" && up_to_date bindings "$bindings_key"; }; then
+  if ! { up_to_date cpu "$site_key" && up_to_date lib "$lib_key" && up_to_date "$bindings" "$bindings_key"; }; then
     check_glibc
     build_packages
   fi
@@ -51,10 +53,10 @@ setup_linux() {
   [ -z "${RUSTFLAGS:-}" ] || say "RUSTFLAGS is set: add the flags of $config to it, or unset it"
 
   # Before any cargo call: a change of its rustflags later would have everything built twice.
-  write_config "$bindings_key"
+  write_config
   up_to_date cpu "$site_key" || { fetch_site cpu "10 MB"; done_with cpu "$site_key"; }
   up_to_date lib "$lib_key" || { build_mlxc; done_with lib "$lib_key"; }
-  up_to_date bindings "$bindings_key" || { write_bindings; done_with bindings "$bindings_key"; }
+  up_to_date "$bindings" "$bindings_key" || { write_bindings; done_with "$bindings" "$bindings_key"; }
   [ "$cuda" = no ] || setup_cuda
 }
 
@@ -149,13 +151,14 @@ write_bindings() {
   source=$(mlx_c_source)
   say "building and running the bindings generator (about 50 s on two cores)"
   # libclang alone lacks a compiler's own headers (stddef.h); gcc's serve.
-  logged "$mlx/bindings.log" cargo run --locked -p mlx-bindings -- "$source" "$mlx/bindings/bindings.part" \
+  logged "$mlx/bindings.log" cargo run --locked -p mlx-bindings -- "$source" "$mlx/$bindings/bindings.part" \
     -isystem "$(c++ -print-file-name=include)"
-  mv "$mlx/bindings/bindings.part" "$mlx/bindings/bindings.rs"
+  mv "$mlx/$bindings/bindings.part" "$mlx/$bindings/bindings.rs"
 }
 
-# write_config BINDINGS_KEY: Cargo's build-script override for crates with `links = "mlx"`, and where our programs
-# look for libmlxc.so: beside themselves first, as in a package.
+# Cargo's build-script override for crates with `links = "mlx"`, and where our programs look for libmlxc.so: beside
+# themselves first, as in a package. Other bindings have another OUT_DIR, so Cargo builds mlx-sys anew; a second
+# value in rustc-env must not tell it, since Cargo 1.95 hashes that table in random order and builds anew at random.
 write_config() {
   if [ -e "$config" ] && [ "$(head -n 1 "$config")" != "$config_mark" ]; then
     die "$config is not one that set-up made; move its settings to Cargo's home folder first"
@@ -171,8 +174,7 @@ $config_mark
 [target.$arch-unknown-linux-gnu.mlx]
 rustc-link-lib = ["dylib=mlxc"]
 rustc-link-search = ["native=$mlx/lib"]
-# The second value is for Cargo: other bindings, another build of mlx-sys.
-rustc-env = { OUT_DIR = "$mlx/bindings", MLX_BINDINGS_KEY = "$1" }
+rustc-env = { OUT_DIR = "$mlx/$bindings" }
 
 [target.$arch-unknown-linux-gnu]
 rustflags = [$flags]
