@@ -58,6 +58,7 @@ pub(crate) fn load(dir: &Path, options: LoadOptions, stage: &mut dyn FnMut(&str)
         Residency::DenseF32 => (Dtype::Float32, dense_bytes),
     };
     budget.check_weights(resident_bytes)?;
+    budget.limit_buffer_cache()?;
     stage(&format!("reading weights ({})", human(weights.stored_bytes)));
     weights.discard(|name| name.ends_with("rotary_emb.inv_freq"));
     let mut loader = Loader::new(&mut weights, config.quantization.as_ref(), residency);

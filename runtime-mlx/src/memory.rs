@@ -61,6 +61,16 @@ impl Budget {
         )))
     }
 
+    /// Keeps MLX from holding on to every buffer that it ever freed: on a GPU its own limit is all of the memory, and a
+    /// server's shapes change with each step.
+    pub(crate) fn limit_buffer_cache(&self) -> Result<(), MlxError> {
+        if sys::on_gpu() {
+            let workspace = (self.total as f64 * WORKSPACE_SHARE) as usize;
+            mlx_rs::memory::set_cache_limit(workspace)?;
+        }
+        Ok(())
+    }
+
     pub(crate) fn split(&self, weights: u64) -> Split {
         let rest = self.for_weights().saturating_sub(weights);
         let prefix = (rest as f64 * PREFIX_SHARE) as u64;
