@@ -34,14 +34,7 @@ pub struct Sampling {
 
 impl Default for Sampling {
     fn default() -> Self {
-        Self {
-            temperature: 0.0,
-            top_p: 1.0,
-            top_k: 0,
-            min_p: 0.0,
-            seed: None,
-            logit_bias: Vec::new(),
-        }
+        Self { temperature: 0.0, top_p: 1.0, top_k: 0, min_p: 0.0, seed: None, logit_bias: Vec::new() }
     }
 }
 

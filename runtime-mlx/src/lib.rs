@@ -115,7 +115,8 @@ fn load_and_serve(options: MlxOptions, say: mpsc::Sender<String>) -> Result<Loca
         };
         let Loaded { mut decoder, family, quantization } = load::load(&options.dir, load_options, &mut stage)?;
         stage("warming kernels");
-        warm::warm(&mut decoder, sys::on_gpu()).map_err(|error| MlxError::Start(format!("the first step failed: {error}")))?;
+        warm::warm(&mut decoder, sys::on_gpu())
+            .map_err(|error| MlxError::Start(format!("the first step failed: {error}")))?;
         let limits = decoder.limits();
         let descriptor = ModelDescriptor {
             id: options.id,
