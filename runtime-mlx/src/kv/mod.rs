@@ -3,7 +3,7 @@
 //! A sequence's prompt is computed into a **strip** of its own, `[1, heads, capacity, dim]` a layer. When it starts
 //! to decode, its strip joins the **pool** of its capacity, `[slots, heads, capacity, dim]`, so that all sequences
 //! of about one length attend in one operation. Capacities double from [`MIN_CAPACITY`]: one long sequence
-//! does not pad the short ones to its length, and what lies unused in a row is less than half of it.
+//! does not pad the short ones to its length, and of a row beyond the first capacity less than half lies unused.
 //!
 //! Everything here is functional: a step's arrays stay what they were when it was issued, so a sequence may be
 //! removed or moved while steps are in flight.
