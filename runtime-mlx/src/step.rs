@@ -9,7 +9,7 @@ use mlx_rs::{
 };
 
 use crate::{
-    kv::{Kv, PoolStep},
+    kv::{Kv, LayerKv, PoolStep},
     sys::{self, Result},
 };
 
@@ -87,10 +87,7 @@ impl<'a> Step<'a> {
                 Group::Chunk { seq, at, len } => {
                     let Some(strip) = self.kv.strip(*seq) else { continue };
                     let seen = strip.write(layer, &to_sequence(&k)?, &to_sequence(&v)?, *at)?;
-                    let mask = (*len > 1).then_some(ScaledDotProductAttentionMask::Causal);
-                    let q = to_sequence(&q)?;
-                    scaled_dot_product_attention(&q, &seen.keys, &seen.values, self.scale, mask, None)?
-                        .transpose_axes(&[0, 2, 1, 3])?
+                    attend_causally(&to_sequence(&q)?, &seen, (*at, *len), self.scale)?
                 }
             };
             outputs.push(output.reshape(&[-1, width])?);
@@ -98,6 +95,30 @@ impl<'a> Step<'a> {
         }
         if outputs.len() == 1 { Ok(outputs.remove(0)) } else { ops::concatenate(&outputs, 0) }
     }
+}
+
+/// Queries that attend in one operation on a CPU. Measured: with 128 a prompt of 493 tokens took 28 ms instead of 33.
+const CPU_QUERY_BLOCK: i32 = 128;
+
+/// `q` `[1, heads, len, dim]` at positions `at..at + len`, each row seeing the keys up to its own position; returns
+/// `[1, len, heads, dim]`. MLX's CPU back end computes what the mask hides, so there the queries go block by block,
+/// each with the keys it may see; a GPU's fused kernel skips what is hidden by itself.
+fn attend_causally(q: &Array, seen: &LayerKv, (at, len): (i32, i32), scale: f32) -> Result<Array> {
+    let block = if sys::on_gpu() { len } else { CPU_QUERY_BLOCK };
+    let mut blocks = Vec::new();
+    let mut start = 0;
+    while start < len {
+        let end = len.min(start + block);
+        let (q, seen) = match start == 0 && end == len {
+            true => (q.clone(), seen.clone()),
+            false => (sys::slice(q, &[0, 0, start, 0], &[1, q.dim(1), end, q.dim(3)])?, seen.first(at + end)?),
+        };
+        let mask = (end - start > 1).then_some(ScaledDotProductAttentionMask::Causal);
+        blocks.push(scaled_dot_product_attention(&q, &seen.keys, &seen.values, scale, mask, None)?);
+        start = end;
+    }
+    let all = if blocks.len() == 1 { blocks.remove(0) } else { ops::concatenate(&blocks, 2)? };
+    all.transpose_axes(&[0, 2, 1, 3])
 }
 
 /// `[tokens, heads, 1, dim]` → `[1, heads, tokens, dim]`.
