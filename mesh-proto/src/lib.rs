@@ -11,12 +11,23 @@
 //! ```
 
 mod chat;
+pub mod codec;
+pub mod demand;
+mod dice;
+pub mod directory;
 mod error;
 mod event;
 mod id;
+pub mod identity;
 mod model;
+pub mod placement;
+pub mod record;
 mod request;
+pub mod routing;
 mod sampling;
+pub mod sim;
+pub mod suspicion;
+pub mod time;
 
 pub use chat::{ChatPrompt, Message, Role, ToolCall, ToolDefinition};
 pub use error::GenerateError;

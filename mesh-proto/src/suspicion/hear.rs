@@ -1,0 +1,159 @@
+//! What the detector makes of what it hears; must not know when anything is due.
+
+use super::{Doubt, Effect, Health, ProbeFrame, Suspicion, peer::Peer};
+use crate::{identity::NodeId, time::Millis};
+
+/// Most peers that others wait for this node's word on, and most of those that wait for one; and most that are
+/// looked at because of an accusation.
+const MAX_ASKED: usize = 64;
+
+impl Suspicion {
+    pub(super) fn watch(&mut self, node: NodeId, incarnation: u64, now: Millis) {
+        if node == self.me {
+            return;
+        }
+        let mut revisit = false;
+        let fresh = match self.peers.get_mut(&node) {
+            None => true,
+            Some(peer) if peer.is_over() => {
+                let dead = matches!(peer.health, Health::Dead { .. });
+                revisit = dead && now.since(peer.probed) >= self.config.revisit_every;
+                incarnation > peer.incarnation
+            }
+            Some(peer) => {
+                (peer.accused, peer.patience) = (false, self.config.dead_after);
+                let refuted = incarnation > peer.incarnation;
+                peer.incarnation = peer.incarnation.max(incarnation);
+                // A later life, signed by the node itself, is as good as another's word that it lives.
+                if refuted && peer.is_suspect() {
+                    peer.vouched = Some(now + self.config.vouch_for);
+                }
+                false
+            }
+        };
+        if fresh {
+            self.peers.insert(node, Peer::new(incarnation, self.config.dead_after, now));
+            self.changed(node);
+        }
+        if fresh || revisit {
+            self.probe(node, now);
+        }
+    }
+
+    pub(super) fn heard(&mut self, node: NodeId, now: Millis) {
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        // Who left may still have bytes under way; only a later life brings it back.
+        if peer.health == Health::Left {
+            return;
+        }
+        peer.heard = now;
+        (peer.asked, peer.vouched, peer.ended) = (None, None, None);
+        if peer.health != Health::Alive {
+            peer.health = Health::Alive;
+            self.changed(node);
+        }
+        if self.peers.get(&node).is_some_and(|peer| peer.accused) {
+            self.peers.remove(&node);
+        }
+        for (asker, until) in self.asked.remove(&node).unwrap_or_default() {
+            if until >= now {
+                self.effects.push_back(Effect::Send { to: asker, frame: ProbeFrame::Vouch(node) });
+            }
+        }
+    }
+
+    pub(super) fn frame(&mut self, from: NodeId, frame: ProbeFrame, now: Millis) {
+        if let ProbeFrame::Leave { incarnation } = frame {
+            return self.left(from, incarnation, now);
+        }
+        self.heard(from, now);
+        match frame {
+            ProbeFrame::Ping(number) => {
+                self.effects.push_back(Effect::Send { to: from, frame: ProbeFrame::Pong(number) });
+            }
+            ProbeFrame::Ask(node) => self.asked_about(from, node, now),
+            ProbeFrame::Vouch(node) => {
+                let until = now + self.config.vouch_for;
+                let Some(peer) = self.peers.get_mut(&node).filter(|peer| peer.is_suspect()) else { return };
+                // Only an answer: nobody vouches unasked.
+                if node == from || peer.asked.is_none() {
+                    return;
+                }
+                peer.vouched = Some(until);
+                if let Health::Suspect { vouched, .. } = &mut peer.health
+                    && !*vouched
+                {
+                    *vouched = true;
+                    self.changed(node);
+                }
+            }
+            ProbeFrame::Accuse { node, incarnation } if node == self.me => self.refute(incarnation, now),
+            ProbeFrame::Accuse { node, incarnation } => self.accused(node, incarnation, now),
+            ProbeFrame::Pong(_) | ProbeFrame::Leave { .. } => {}
+        }
+    }
+
+    /// Somebody calls it dead: look for oneself.
+    fn accused(&mut self, node: NodeId, incarnation: u64, now: Millis) {
+        if let Some(peer) = self.peers.get(&node) {
+            // What was just heard needs no second look.
+            let silent = now.since(peer.heard) >= self.config.probe_every;
+            if incarnation >= peer.incarnation && silent {
+                self.doubt(node, Doubt::Accused, now);
+            }
+            return;
+        }
+        if self.peers.values().filter(|peer| peer.accused).count() >= MAX_ASKED {
+            return;
+        }
+        let mut peer = Peer::new(incarnation, self.config.second_look, now);
+        (peer.accused, peer.health) = (true, Health::Suspect { why: Doubt::Accused, vouched: false });
+        self.peers.insert(node, peer);
+        self.changed(node);
+        self.probe(node, now);
+        self.ask(node, now);
+    }
+
+    fn left(&mut self, node: NodeId, incarnation: u64, now: Millis) {
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        if incarnation < peer.incarnation || peer.health == Health::Left {
+            return;
+        }
+        (peer.health, peer.ended, peer.incarnation) = (Health::Left, Some(now), incarnation);
+        self.changed(node);
+    }
+
+    /// Somebody wants this node's word: it is given when the peer is next heard, which a probe sees to.
+    fn asked_about(&mut self, from: NodeId, node: NodeId, now: Millis) {
+        let until = now + self.config.dead_after;
+        if from == node || self.peers.get(&node).is_none_or(Peer::is_over) {
+            return;
+        }
+        self.asked.retain(|_, askers| {
+            askers.retain(|_, until| *until >= now);
+            !askers.is_empty()
+        });
+        if !self.asked.contains_key(&node) && self.asked.len() >= MAX_ASKED {
+            return;
+        }
+        let askers = self.asked.entry(node).or_default();
+        if askers.len() < MAX_ASKED || askers.contains_key(&from) {
+            askers.insert(from, until);
+        }
+        // One probe serves all who ask within a quarter of the probing interval.
+        let quarter = Millis(self.config.probe_every.0 / 4);
+        if self.peers.get(&node).is_some_and(|peer| now.since(peer.probed) >= quarter) {
+            self.probe(node, now);
+        }
+    }
+
+    fn refute(&mut self, accused: u64, now: Millis) {
+        let late = self.refuted.is_none_or(|at| now.since(at) >= self.config.refute_every);
+        // Accusations of lives that never were are lies.
+        if accused == self.incarnation && late {
+            self.incarnation = self.incarnation.saturating_add(1);
+            self.refuted = Some(now);
+            self.effects.push_back(Effect::Refute { incarnation: self.incarnation });
+        }
+    }
+}

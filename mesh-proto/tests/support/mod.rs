@@ -1,0 +1,189 @@
+//! What several tests build: keys, a mesh's founder, records; must not decide anything.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
+
+use mesh_proto::{
+    ModelId,
+    codec::{self, CodecError, Ext, Wire},
+    directory::*,
+    identity::*,
+    placement::ModelKey,
+    record::*,
+    suspicion::ProbeFrame,
+    time::*,
+};
+
+/// 14 November 2023, the day on which all of these tests happen.
+pub const DAY: UnixMillis = UnixMillis(1_700_000_000_000);
+
+pub fn key(number: u64) -> NodeKey {
+    let mut seed = [0; 32];
+    seed[..8].copy_from_slice(&number.to_le_bytes());
+    NodeKey::from_seed(seed)
+}
+
+pub fn founder() -> Admission {
+    Admission::found(key(0), DAY).unwrap()
+}
+
+pub fn mesh() -> MeshId {
+    MeshId::of(&key(0).id())
+}
+
+pub fn session(joiner: &NodeKey) -> Session {
+    Session { joiner: joiner.id(), exporter: [9; 32] }
+}
+
+/// Lets `joiner` in.
+pub fn member(desk: &mut Admission, joiner: &NodeKey, terms: &Terms) -> CertChain {
+    let invitation = desk.invite(terms, DAY).unwrap();
+    let ticket = Ticket::new(vec![], invitation, desk.secret(&terms.nonce));
+    let session = session(joiner);
+    let request = AdmitRequest::join(&ticket, &session);
+    let reply = desk.answer(&request, &session, &Revocations::new(desk.mesh()), DAY);
+    reply.accept(&ticket, &session, DAY).unwrap()
+}
+
+pub fn server(desk: &mut Admission, joiner: &NodeKey) -> CertChain {
+    member(desk, joiner, &Terms::new(MemberRole::Serve, Nonce([1; 16])))
+}
+
+pub fn at(local: u64) -> Now {
+    Now::new(Millis(local), DAY.after(Millis(local)))
+}
+
+/// A record without models, signed at `issued`.
+pub fn bare(key: &NodeKey, chain: &CertChain, sequence: u64, issued: Now) -> Record {
+    Record {
+        mesh: MeshId::of(&chain.root),
+        node: key.id(),
+        version: Version { incarnation: DAY.0, sequence },
+        issued_at: issued.unix,
+        lifetime: Millis::secs(7),
+        chain: chain.clone(),
+        build: Build { release: "0.1.0".into(), protocols: vec!["mesh-llm/infer/1".into()] },
+        contact: Contact { node: key.id(), direct: vec!["127.0.0.1:4000".parse().unwrap()], relay: None },
+        draining: false,
+        memory: Memory { budget: 1 << 34, free: 1 << 33, bandwidth: 0 },
+        models: vec![],
+        demand: vec![],
+        claims: vec![],
+        prefixes: vec![],
+        ext: Ext::default(),
+    }
+}
+
+/// A record with one of everything.
+pub fn full(key: &NodeKey, chain: &CertChain) -> Record {
+    let identity = ModelIdentity {
+        repository: "org/tiny".into(),
+        revision: "abc".into(),
+        quantization: "4-bit".into(),
+        content: [5; 32],
+    };
+    let model = identity.key();
+    Record {
+        models: vec![ServedModel {
+            id: ModelId::new("tiny"),
+            identity,
+            engine: "mlx".into(),
+            family: "qwen3".into(),
+            state: ModelState::Ready,
+            context_tokens: 4096,
+            max_concurrency: 8,
+            weight_bytes: 1 << 20,
+            capabilities: Capabilities::CHAT.and(Capabilities::TOOLS),
+            load: Load { in_flight: 2, queued: 1, free_kv_bytes: 1000, tokens_per_kilosecond: 50_000, ttft_ms: 120 },
+            ext: Ext::default(),
+        }],
+        demand: vec![Demand { model: ModelId::new("tiny"), requests_per_kilosecond: 1500 }],
+        claims: vec![Claim { model, slot: 0, term: 3, weight: 16, serving: true, ext: Ext::default() }],
+        prefixes: vec![PrefixSketch { model, kind: 1, bytes: vec![0xAA, 0xBB] }],
+        ext: Ext::default().with(900, b"later".to_vec()),
+        ..bare(key, chain, 7, at(0))
+    }
+}
+
+pub fn aged(record: &Record, key: &NodeKey, age: u64) -> Aged {
+    Aged { age: Millis(age), record: Signed::sign(record, key).unwrap() }
+}
+
+pub fn announce(aged: Aged) -> Vec<u8> {
+    codec::encode(&Announce { aged, ext: Ext::default() }).unwrap()
+}
+
+/// One value of each kind on the wire: name, bytes, and its decoder.
+pub struct Sample {
+    pub name: &'static str,
+    pub bytes: Vec<u8>,
+    pub decode: fn(&[u8]) -> Result<Vec<u8>, CodecError>,
+}
+
+fn again<T: Wire>(bytes: &[u8]) -> Result<Vec<u8>, CodecError> {
+    codec::decode::<T>(bytes).and_then(|value| codec::encode(&value))
+}
+
+fn sample<T: Wire>(name: &'static str, value: &T) -> Sample {
+    Sample { name, bytes: codec::encode(value).unwrap(), decode: again::<T> }
+}
+
+pub fn samples() -> Vec<Sample> {
+    let mut desk = founder();
+    let (joiner, terms) = (key(1), Terms::new(MemberRole::Serve, Nonce([7; 16])));
+    let invitation = desk.invite(&terms, DAY).unwrap();
+    let ticket = Ticket::new(vec![], invitation.clone(), desk.secret(&terms.nonce));
+    let session = session(&joiner);
+    let join = AdmitRequest::join(&ticket, &session);
+    let admitted = desk.answer(&join, &session, &Revocations::new(mesh()), DAY);
+    let chain = admitted.accept(&ticket, &session, DAY).unwrap();
+    let record = full(&joiner, &chain);
+    let aged = aged(&record, &joiner, 250);
+    let list = RevocationList {
+        nodes: vec![key(5).id()],
+        serials: vec![[6; 16]],
+        invitations: vec![Nonce([7; 16])],
+        ..RevocationList::empty(mesh()).next(DAY)
+    };
+    let signed = Signed::sign(&list, &key(0)).unwrap();
+    let version = record.version;
+    let node = joiner.id();
+    let ext = Ext::default;
+    let digest = RangeDigest { range: Range { bits: 4, prefix: 0x3000 }, count: 300, sum: [0xEE; 16] };
+    vec![
+        sample("invitation", &invitation.claim().unwrap()),
+        sample("membership certificate", &chain.member.claim().unwrap()),
+        sample("certificate chain", &chain),
+        sample("admission request: join", &join),
+        sample("admission request: renew", &AdmitRequest::Renew { chain: chain.clone(), ext: ext() }),
+        sample("admission reply: admitted", &admitted),
+        sample("admission reply: refused", &AdmitReply::refused(AdmitRefusal::Expired)),
+        sample("revocation list", &list),
+        sample("record", &record),
+        sample("announcement", &Announce { aged: aged.clone(), ext: ext() }),
+        sample("sync: digest", &SyncFrame::Digest { ranges: vec![digest], revocations: 1, more: false, ext: ext() }),
+        sample(
+            "sync: items",
+            &SyncFrame::Items { ranges: vec![Range::ALL], items: vec![Item { node, version }], ext: ext() },
+        ),
+        sample("sync: want", &SyncFrame::Want { nodes: vec![node], ext: ext() }),
+        sample("sync: records", &SyncFrame::Records { records: vec![aged], more: true, ext: ext() }),
+        sample("sync: revocations", &SyncFrame::Revocations { root: key(0).id(), list: signed, ext: ext() }),
+        sample("probe: ping", &ProbeFrame::Ping(300)),
+        sample("probe: pong", &ProbeFrame::Pong(300)),
+        sample("probe: ask", &ProbeFrame::Ask(node)),
+        sample("probe: vouch", &ProbeFrame::Vouch(node)),
+        sample("probe: accuse", &ProbeFrame::Accuse { node, incarnation: DAY.0 }),
+        sample("probe: leave", &ProbeFrame::Leave { incarnation: DAY.0 }),
+    ]
+}
+
+/// A ticket as one would be sent.
+pub fn ticket() -> Ticket {
+    let desk = founder();
+    let terms = Terms::new(MemberRole::Serve, Nonce([7; 16]));
+    let contact = Contact { node: key(0).id(), direct: vec!["192.168.1.20:4001".parse().unwrap()], relay: None };
+    Ticket::new(vec![contact], desk.invite(&terms, DAY).unwrap(), desk.secret(&terms.nonce))
+}
+
+pub fn model_key(byte: u8) -> ModelKey {
+    ModelKey([byte; 32])
+}
