@@ -86,6 +86,8 @@ CASES = [
     Case("llama-q4-sharded", "llama", bits=4, shards=2),
     Case("qwen3-q4-bf16-scales", "qwen3", dtype="bfloat16", bits=4),
     Case("qwen3-mixed", "qwen3", bits=4, overrides=MIXED),
+    Case("llama-q2", "llama", bits=2, group=32),
+    Case("qwen2-q5", "qwen2", bits=5, group=64),
 ]
 
 
