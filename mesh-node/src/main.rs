@@ -19,7 +19,7 @@ fn main() {
         }
     };
     // Not `return`: that runs the exit handlers of C++ libraries, which pull OpenBLAS from under MLX's own threads
-    // while these still compute the step after the last one. (seen as SIGSEGV and SIGABRT in 1 exit of 100)
+    // while these still compute the step after the last one. (seen as SIGSEGV and SIGABRT, a few in several hundred exits)
     signal_hook::low_level::exit(code)
 }
 

