@@ -21,6 +21,14 @@ pub struct EngineLoad {
     pub kv_bytes: u64,
     /// Bytes of KV cache kept for reuse by later prompts.
     pub prefix_bytes: u64,
+    /// Steps computed since the start: what does not grow while something runs is hung.
+    pub steps: u64,
+    /// Tokens generated since the start.
+    pub tokens: u64,
+    /// Time to the first token of late, milliseconds, a decaying mean; 0: none yet.
+    pub ttft_ms: u32,
+    /// Bytes of KV cache that sequences may take together; 0: not known.
+    pub kv_budget_bytes: u64,
 }
 
 /// Something that serves one model. Local, remote and scripted ones look the same from here.

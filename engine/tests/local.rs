@@ -143,7 +143,7 @@ async fn a_chat_that_calls_a_tool_finishes_with_tool_calls() {
     let (mut name, mut arguments, mut reason) = (None, String::new(), None);
     while let Some(event) = next(&mut generation).await {
         match event {
-            Event::ToolCall(delta) => {
+            Event::ToolCall { delta, .. } => {
                 name = name.or(delta.name);
                 arguments += &delta.arguments;
             }

@@ -36,6 +36,15 @@ pub enum GenerateError {
     /// Nobody's: the node is stopping.
     #[error("this node is shutting down")]
     ShuttingDown,
+    /// Nobody's: the model is not served here (any more).
+    #[error("{model} is not served here")]
+    NotServed {
+        /// Its name.
+        model: String,
+    },
+    /// Link: no node could (go on to) answer.
+    #[error("{0}")]
+    Unavailable(String),
     /// Engine: it failed.
     #[error("the engine failed: {0}")]
     Engine(String),

@@ -52,6 +52,9 @@ pub struct Usage {
 
 /// What a generation says, in order: `Started`, then any number of `Text` and `ToolCall`, then exactly
 /// one `Finished` or `Failed`.
+///
+/// One token may settle several events. The last of these carries the tokens, the others none: whoever means to resume
+/// elsewhere takes events only with the tokens that close them, or with `Finished`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Event {
     /// The prompt is accepted and tokenised.
@@ -65,11 +68,16 @@ pub enum Event {
         channel: Channel,
         /// The text; never empty.
         text: String,
-        /// The tokens consumed since the last event, so that another host can go on from here.
+        /// The tokens consumed since the last tokens that were told; none where more of the same token follows.
         tokens: Vec<TokenId>,
     },
     /// A piece of a tool call.
-    ToolCall(ToolCallDelta),
+    ToolCall {
+        /// The piece.
+        delta: ToolCallDelta,
+        /// As with `Text`.
+        tokens: Vec<TokenId>,
+    },
     /// The end, as it should be.
     Finished {
         /// Why.

@@ -1,7 +1,7 @@
 //! What crosses a process border in mesh-llm, as plain data; it must not know sockets, clocks or threads.
 //!
-//! Today that is one generation: [`GenerateRequest`] in, [`Event`]s out, [`GenerateError`] when it
-//! cannot be. The membership, directory, election and routing machines join it here.
+//! One generation is [`GenerateRequest`] in, [`Event`]s out, [`GenerateError`] when it cannot be. Around it stand
+//! the mesh's machines: [`identity`], [`directory`], [`suspicion`], [`demand`], [`placement`], [`routing`].
 //!
 //! ```
 //! use mesh_proto::{GenerateRequest, ModelId, Prompt};
@@ -19,6 +19,7 @@ mod error;
 mod event;
 mod id;
 pub mod identity;
+pub mod infer;
 mod model;
 pub mod placement;
 pub mod record;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ChatPrompt, ModelId, RequestId, Sampling, TokenId};
+use crate::{ChatPrompt, ModelId, RequestId, Sampling, TokenId, codec::at_most};
 
 /// What the model continues.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,12 +41,19 @@ pub struct GenerateRequest {
     /// Most tokens to generate; `None`: up to the model's context.
     pub max_tokens: Option<u32>,
     /// Strings that end the answer; not part of it. Matched on the answer's visible text.
+    #[serde(deserialize_with = "at_most::<{ GenerateRequest::MAX_STOPS }, _, _>")]
     pub stop: Vec<String>,
     /// Go on past the end-of-sequence token (benchmarks).
     pub ignore_eos: bool,
+    /// Tokens of the answer that the client already has, from another host: the generation goes on behind them as if it
+    /// had not been interrupted, and says nothing of them again. The seed must be set, or the sampling greedy.
+    pub resume: Vec<TokenId>,
 }
 
 impl GenerateRequest {
+    /// Most stop strings.
+    pub const MAX_STOPS: usize = 64;
+
     /// A greedy request without limits.
     pub fn new(model: ModelId, prompt: Prompt) -> Self {
         Self {
@@ -58,6 +65,7 @@ impl GenerateRequest {
             max_tokens: None,
             stop: Vec::new(),
             ignore_eos: false,
+            resume: Vec::new(),
         }
     }
 }

@@ -14,7 +14,7 @@ fn none() -> Revocations {
 fn refusal(reply: &AdmitReply) -> AdmitRefusal {
     match reply {
         AdmitReply::Refused { reason, .. } => *reason,
-        AdmitReply::Admitted { .. } => panic!("admitted"),
+        AdmitReply::Admitted { .. } | AdmitReply::Welcome { .. } => panic!("let in"),
     }
 }
 
@@ -271,6 +271,75 @@ fn a_member_renews_without_a_ticket_and_nobody_else_with_its_certificate() {
     assert_eq!(refusal(&reply), AdmitRefusal::Certificate);
     let expelled = list(|list| list.nodes.push(key(1).id()));
     assert_eq!(refusal(&desk.answer(&request, &session(&key(1)), &expelled, later)), AdmitRefusal::Expelled);
+}
+
+fn hello(chain: &CertChain) -> AdmitRequest {
+    AdmitRequest::Hello { chain: chain.clone(), ext: codec::Ext::default() }
+}
+
+#[test]
+fn a_member_that_says_hello_is_welcomed_and_each_end_knows_the_other() {
+    let mut desk = founder();
+    let chain = server(&mut desk, &key(1));
+    // Any member answers, one without the right to admit too.
+    let theirs = member(&mut desk, &key(2), &terms());
+    let mut other = Admission::open(key(2), theirs, DAY).unwrap();
+    for (answering, desk) in [(key(0), &mut desk), (key(2), &mut other)] {
+        let reply = desk.answer(&hello(&chain), &session(&key(1)), &none(), DAY);
+        assert_eq!(reply.welcomed(answering.id(), &none(), DAY).unwrap().node, answering.id());
+        assert!(desk.refused().is_empty());
+        // It is no admission.
+        let error = reply.renewed(mesh(), key(1).id(), DAY).unwrap_err();
+        assert_eq!(error, JoinError::Refused(AdmitRefusal::Malformed));
+    }
+}
+
+#[test]
+fn only_a_member_in_its_own_name_is_welcomed() {
+    let mut desk = founder();
+    let chain = server(&mut desk, &key(1));
+    let mut say = |chain: &CertChain, who: u64, revocations: &Revocations, now: UnixMillis| {
+        refusal(&desk.answer(&hello(chain), &session(&key(who)), revocations, now))
+    };
+    // With another node's chain, a chain of one's own making, one of another mesh, one that is over.
+    assert_eq!(say(&chain, 2, &none(), DAY), AdmitRefusal::Certificate);
+    let cert = MembershipCert { node: key(2).id(), ..chain.open(mesh(), DAY).unwrap() };
+    let forged = CertChain { member: Signed::sign(&cert, &key(2)).unwrap(), ..chain.clone() };
+    assert_eq!(say(&forged, 2, &none(), DAY), AdmitRefusal::Certificate);
+    let mut elsewhere = Admission::found(key(9), DAY).unwrap();
+    assert_eq!(say(&server(&mut elsewhere, &key(2)), 2, &none(), DAY), AdmitRefusal::OtherMesh);
+    let over = DAY.after(CERT_LIFETIME).after(SKEW).after(Millis(1));
+    assert_eq!(say(&chain, 1, &none(), over), AdmitRefusal::Certificate);
+    // Expelled, or its certificate taken back.
+    let expelled = list(|list| list.nodes.push(key(1).id()));
+    assert_eq!(say(&chain, 1, &expelled, DAY), AdmitRefusal::Expelled);
+    let serial = chain.open(mesh(), DAY).unwrap().serial;
+    let revoked = list(|list| list.serials.push(serial));
+    assert_eq!(say(&chain, 1, &revoked, DAY), AdmitRefusal::Expelled);
+    assert_eq!(desk.refused().values().sum::<u64>(), 6);
+}
+
+#[test]
+fn a_welcome_counts_only_from_the_node_at_the_other_end() {
+    let mut desk = founder();
+    let chain = server(&mut desk, &key(1));
+    let welcome = desk.answer(&hello(&chain), &session(&key(1)), &none(), DAY);
+    // Somebody else sends the founder's chain on.
+    let error = welcome.welcomed(key(2).id(), &none(), DAY).unwrap_err();
+    assert_eq!(error, JoinError::Certificate(CertRefusal::OtherNode));
+    let expelled = list(|list| list.nodes.push(key(0).id()));
+    let error = welcome.welcomed(key(0).id(), &expelled, DAY).unwrap_err();
+    assert_eq!(error, JoinError::Certificate(CertRefusal::Revoked));
+    let elsewhere = Revocations::new(MeshId([1; 32]));
+    let error = welcome.welcomed(key(0).id(), &elsewhere, DAY).unwrap_err();
+    assert_eq!(error, JoinError::Certificate(CertRefusal::OtherMesh));
+    let refused = AdmitReply::refused(AdmitRefusal::Expelled);
+    let error = refused.welcomed(key(0).id(), &none(), DAY).unwrap_err();
+    assert_eq!(error, JoinError::Refused(AdmitRefusal::Expelled));
+    // An admission is no answer to a hello.
+    let admitted = come(&mut desk, &terms(), &key(3), DAY);
+    let error = admitted.welcomed(key(0).id(), &none(), DAY).unwrap_err();
+    assert_eq!(error, JoinError::Refused(AdmitRefusal::Malformed));
 }
 
 #[test]

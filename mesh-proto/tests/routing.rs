@@ -202,8 +202,9 @@ fn heartbeats_keep_a_long_prefill_alive_and_a_hung_one_not() {
         })
     };
     assert_eq!(beats(|beat| beat, &mut attempt, 0, 1000), None);
-    let (when, step) = beats(|_| 7, &mut attempt, 250_000, 1000).unwrap();
-    assert_eq!(when, Millis(250_000) + STALL);
+    let from = 1000 * HEARTBEAT.0;
+    let (when, step) = beats(|_| 7, &mut attempt, from, 1000).unwrap();
+    assert_eq!(when, Millis(from) + STALL);
     assert!(matches!(step, Step::Abandon { failure: Some(Failure::Stalled), .. }));
 }
 

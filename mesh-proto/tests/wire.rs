@@ -12,6 +12,7 @@ use mesh_proto::{
         AdmitReply, AdmitRequest, CertChain, Contact, INVITATION_LIFETIME, Invitation, MembershipCert, RevocationList,
         Ticket,
     },
+    infer::{self, Ask, Reply},
     record::Record,
     suspicion::ProbeFrame,
 };
@@ -55,7 +56,14 @@ fn unhex(text: &str) -> Vec<u8> {
 }
 
 fn wanted() -> BTreeMap<String, String> {
-    samples().iter().map(|sample| (sample.name.to_owned(), hex(&sample.bytes))).collect()
+    let samples = samples();
+    let mut wanted: BTreeMap<_, _> =
+        samples.iter().map(|sample| (sample.name.to_owned(), hex(&sample.bytes))).collect();
+    let beat = &samples.iter().find(|sample| sample.name == "reply: beat").unwrap().bytes;
+    let prefix = u32::try_from(beat.len()).unwrap().to_le_bytes();
+    assert_eq!(prefix.len(), infer::PREFIX);
+    wanted.insert("a beat in its frame".to_owned(), hex(&[&prefix[..], beat].concat()));
+    wanted
 }
 
 /// `UPDATE_WIRE=1` writes this build's bytes into the page: for a new format, never for a released one.
@@ -116,12 +124,20 @@ fn the_limits_on_the_page_are_the_codes() {
         (Announce::NAME, Announce::LIMIT),
         (SyncFrame::NAME, SyncFrame::LIMIT),
         (ProbeFrame::NAME, ProbeFrame::LIMIT),
+        (Ask::NAME, Ask::LIMIT),
+        (Reply::NAME, Reply::LIMIT),
     ];
     for (name, limit) in limits {
         let row = format!("| {name} | {limit} |");
         assert!(text.contains(&row), "missing: {row}");
     }
-    let caps = [("models", Record::MAX_MODELS), ("direct addresses", Contact::MAX_DIRECT), ("ext tags", Ext::MAX_TAGS)];
+    let caps = [
+        ("models", Record::MAX_MODELS),
+        ("direct addresses", Contact::MAX_DIRECT),
+        ("ext tags", Ext::MAX_TAGS),
+        ("tokens of a reply", Reply::MAX_TOKENS),
+        ("pieces of a reply", Reply::MAX_PIECES),
+    ];
     for (name, cap) in caps {
         let row = format!("| {name} | {cap} |");
         assert!(text.contains(&row), "missing: {row}");
@@ -143,4 +159,24 @@ fn two_versions_side_by_side_talk() {
     let read = read.aged.record.open(&key(1).id()).unwrap();
     assert_eq!(read, record);
     assert!(!read.serves(&record.models[0].id));
+}
+
+/// The same about a request: an addition may be skipped, or must be understood.
+#[test]
+fn an_odd_addition_to_an_ask_is_understood_without_and_an_even_one_is_named() {
+    let (plain, now) = (chat_ask(), |ask: &Ask| codec::decode::<Ask>(&codec::encode(ask).unwrap()).unwrap());
+    assert_eq!(plain.unknown_demand(), None);
+    let odd = Ask { ext: Ext::default().with(901, b"a hint".to_vec()), ..plain.clone() };
+    assert_eq!(now(&odd), odd);
+    assert_eq!((now(&odd).unknown_demand(), &now(&odd).request), (None, &plain.request));
+    let even = Ask { ext: Ext::default().with(901, vec![]).with(900, b"a schema".to_vec()), ..plain };
+    assert_eq!(now(&even).unknown_demand(), Some(900));
+}
+
+/// And about an answer: what was added to a reply is carried and not asked for.
+#[test]
+fn an_addition_to_a_reply_is_understood_without() {
+    let ext = Ext::default().with(900, b"later".to_vec());
+    let accepted = Reply::Accepted { prompt_tokens: 7, ext };
+    assert_eq!(codec::decode::<Reply>(&codec::encode(&accepted).unwrap()).unwrap(), accepted);
 }

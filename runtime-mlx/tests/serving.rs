@@ -8,7 +8,7 @@ use engine::{Engine, EngineLoad, LocalEngine};
 use futures_util::{StreamExt, stream};
 use mesh_proto::{
     Channel, ChatPrompt, Event, FinishReason, GenerateError, GenerateRequest, Message, ModelId, Prompt, Role, Sampling,
-    ToolCall, ToolDefinition, Usage,
+    TokenId, ToolCall, ToolDefinition, Usage,
 };
 use runtime_mlx::{MlxOptions, start};
 use serde_json::Value;
@@ -30,7 +30,7 @@ fn ask(text: &str) -> GenerateRequest {
     chat(ChatPrompt { messages: vec![Message::text(Role::User, text)], ..ChatPrompt::default() })
 }
 
-#[derive(Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 struct Answer {
     content: String,
     reasoning: String,
@@ -48,11 +48,12 @@ async fn answer(engine: &LocalEngine, request: GenerateRequest) -> Result<Answer
             Event::Started { .. } => {}
             Event::Text { channel: Channel::Content, text, .. } => answer.content += &text,
             Event::Text { channel: Channel::Reasoning, text, .. } => answer.reasoning += &text,
-            Event::ToolCall(delta) => {
+            Event::ToolCall { delta, .. } => {
                 if let Some(name) = delta.name {
                     calls.push((name, String::new()));
                 }
-                calls[delta.index as usize].1 += &delta.arguments;
+                // A resumed answer's first call need not be number 0.
+                calls.last_mut().unwrap().1 += &delta.arguments;
             }
             Event::Finished { reason, usage, .. } => (answer.reason, answer.usage) = (Some(reason), usage),
             Event::Failed(error) => return Err(error),
@@ -63,9 +64,12 @@ async fn answer(engine: &LocalEngine, request: GenerateRequest) -> Result<Answer
     Ok(answer)
 }
 
-/// A documented prompt, and what is wrong with the answer to it.
-async fn judge(engine: &LocalEngine, case: &Value) -> Option<String> {
-    let text = |value: &Value| value.as_str().map(str::to_owned);
+fn text(value: &Value) -> Option<String> {
+    value.as_str().map(str::to_owned)
+}
+
+/// A documented prompt.
+fn documented(case: &Value) -> ChatPrompt {
     let message = |value: &Value| Message {
         role: serde_json::from_value(value["role"].clone()).unwrap(),
         content: text(&value["content"]),
@@ -84,11 +88,22 @@ async fn judge(engine: &LocalEngine, case: &Value) -> Option<String> {
     };
     let tool =
         |value: &Value| ToolDefinition { name: text(&value["function"]["name"]).unwrap(), json: value.to_string() };
-    let prompt = ChatPrompt {
+    ChatPrompt {
         messages: case["messages"].as_array().unwrap().iter().map(message).collect(),
         tools: case["tools"].as_array().map_or(Vec::new(), |tools| tools.iter().map(tool).collect()),
         enable_thinking: case["enable_thinking"].as_bool(),
-    };
+    }
+}
+
+fn cases() -> Vec<Value> {
+    let text = std::fs::read_to_string(folder().join("prompts.json")).unwrap();
+    let file: Value = serde_json::from_str(&text).unwrap();
+    file["prompts"].as_array().unwrap().clone()
+}
+
+/// What is wrong with the answer to a documented prompt.
+async fn judge(engine: &LocalEngine, case: &Value) -> Option<String> {
+    let prompt = documented(case);
     let got = match answer(engine, chat(prompt)).await {
         Ok(got) => got,
         Err(error) => return Some(format!("{}: {error}", case["id"])),
@@ -105,9 +120,7 @@ async fn judge(engine: &LocalEngine, case: &Value) -> Option<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_bundled_model_answers_its_documented_prompts_alone_and_sixteen_at_once() {
-    let text = std::fs::read_to_string(folder().join("prompts.json")).unwrap();
-    let documented: Value = serde_json::from_str(&text).unwrap();
-    let cases = documented["prompts"].as_array().unwrap();
+    let cases = cases();
     assert!(cases.len() >= 200);
     let engine = serve();
     for (streams, step) in [(1, 9), (16, 1)] {
@@ -207,6 +220,65 @@ async fn a_seeded_answer_is_the_same_alone_and_in_a_crowd() {
     for (i, text) in texts.iter().enumerate() {
         assert_eq!(*text == alone, i % 3 == 0, "{i}: {text}");
     }
+}
+
+/// What a client has behind each event that carries tokens: the answer so far, and its tokens.
+async fn told(engine: &LocalEngine, request: GenerateRequest) -> Vec<(Answer, Vec<TokenId>)> {
+    let mut generation = engine.generate(request).await.unwrap();
+    let (mut had, mut sofar, mut points) = (Answer::default(), Vec::new(), Vec::new());
+    while let Some(event) = generation.next().await {
+        let tokens = match event {
+            Event::Text { channel, text, tokens } => {
+                *(if channel == Channel::Content { &mut had.content } else { &mut had.reasoning }) += &text;
+                tokens
+            }
+            // Calls come whole.
+            Event::ToolCall { delta, tokens } => {
+                had.calls.push((delta.name.unwrap(), serde_json::from_str(&delta.arguments).unwrap()));
+                tokens
+            }
+            _ => continue,
+        };
+        sofar.extend(&tokens);
+        if !tokens.is_empty() {
+            points.push((had.clone(), sofar.clone()));
+        }
+    }
+    points
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_resumed_on_another_host_goes_on_to_the_letter() {
+    let (here, there) = (serve(), serve());
+    let kinds = ["sum", "repeat-cjk", "repeat-emoji", "story", "think", "tool-two", "tool-again"];
+    let of_kind = |kind: &&str| cases().into_iter().find(|case| case["id"] == format!("{kind}-001")).unwrap();
+    let cases: Vec<Value> = kinds.iter().map(of_kind).collect();
+    let mut resumed = 0;
+    for case in &cases {
+        // This model is sure of itself: at 8 its answers are noise, and every number drawn counts.
+        for (temperature, seed) in [(0.0, None), (0.8, Some(5)), (8.0, Some(6))] {
+            let mut request = chat(documented(case));
+            request.sampling = Sampling { temperature, seed, ..Sampling::default() };
+            request.max_tokens = Some(120);
+            let whole = answer(&here, request.clone()).await.unwrap();
+            let points = told(&here, request.clone()).await;
+            for (had, tokens) in points.iter().step_by(1 + points.len() / 4) {
+                let rest = answer(&there, GenerateRequest { resume: tokens.clone(), ..request.clone() }).await.unwrap();
+                let usage = Usage { cached_tokens: whole.usage.cached_tokens, ..rest.usage };
+                let both = Answer {
+                    content: had.content.clone() + &rest.content,
+                    reasoning: had.reasoning.clone() + &rest.reasoning,
+                    calls: [had.calls.clone(), rest.calls].concat(),
+                    usage,
+                    reason: rest.reason,
+                };
+                let name = format!("{} at {temperature}, behind {} tokens", case["messages"], tokens.len());
+                assert_eq!(both, whole, "{name}");
+                resumed += 1;
+            }
+        }
+    }
+    assert!(resumed > 60, "{resumed}");
 }
 
 #[test]

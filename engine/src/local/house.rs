@@ -35,6 +35,10 @@ pub(super) struct House {
     leaving: AtomicU32,
     kv_bytes: AtomicU64,
     prefix_bytes: AtomicU64,
+    steps: AtomicU64,
+    tokens: AtomicU64,
+    ttft_ms: AtomicU64,
+    kv_budget_bytes: AtomicU64,
     /// Mean time of a request, running, in milliseconds.
     mean_ms: AtomicU64,
 }
@@ -72,6 +76,10 @@ impl House {
             leaving: AtomicU32::new(0),
             kv_bytes: AtomicU64::new(0),
             prefix_bytes: AtomicU64::new(0),
+            steps: AtomicU64::new(0),
+            tokens: AtomicU64::new(0),
+            ttft_ms: AtomicU64::new(0),
+            kv_budget_bytes: AtomicU64::new(0),
             mean_ms: AtomicU64::new(0),
         }
     }
@@ -157,10 +165,25 @@ impl House {
         self.prefix_bytes.store(memory.prefix_bytes, SeqCst);
     }
 
+    /// Worker: a step was computed, and gave so many tokens.
+    pub(super) fn stepped(&self, tokens: usize) {
+        self.steps.fetch_add(1, SeqCst);
+        self.tokens.fetch_add(tokens as u64, SeqCst);
+    }
+
+    /// Worker: what all sequences together may take.
+    pub(super) fn publish_budget(&self, kv_budget_bytes: u64) {
+        self.kv_budget_bytes.store(kv_budget_bytes, SeqCst);
+    }
+
+    /// Worker: a request had its first token after so long.
+    pub(super) fn first_token(&self, after: Duration) {
+        decay(&self.ttft_ms, after);
+    }
+
     /// Worker: a request had a place for so long.
     pub(super) fn took(&self, time: Duration) {
-        let (mean, ms) = (self.mean_ms.load(SeqCst), time.as_millis() as u64);
-        self.mean_ms.store(if mean == 0 { ms } else { (mean * 7 + ms) / 8 }, SeqCst);
+        decay(&self.mean_ms, time);
     }
 
     pub(super) fn load(&self) -> EngineLoad {
@@ -171,6 +194,10 @@ impl House {
             waiting: self.places.load(SeqCst).saturating_sub(started),
             kv_bytes: self.kv_bytes.load(SeqCst),
             prefix_bytes: self.prefix_bytes.load(SeqCst),
+            steps: self.steps.load(SeqCst),
+            tokens: self.tokens.load(SeqCst),
+            ttft_ms: u32::try_from(self.ttft_ms.load(SeqCst)).unwrap_or(u32::MAX),
+            kv_budget_bytes: self.kv_budget_bytes.load(SeqCst),
         }
     }
 
@@ -179,6 +206,12 @@ impl House {
         self.draining.store(true, SeqCst);
         self.alive.subscribe()
     }
+}
+
+/// A mean of times in milliseconds in which the last eight count most.
+fn decay(mean: &AtomicU64, time: Duration) {
+    let (old, ms) = (mean.load(SeqCst), (time.as_millis() as u64).max(1));
+    mean.store(if old == 0 { ms } else { (old * 7 + ms) / 8 }, SeqCst);
 }
 
 /// One request's place in the house, from acceptance to its last event.

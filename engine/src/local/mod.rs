@@ -8,7 +8,8 @@
 //! - a client that does not read stalls its own sequence only; one that leaves frees its KV within one step.
 //!
 //! What lies between the two seams and does not depend on a device is here once: scheduling, look-ahead, end of
-//! sequence, stop strings, lengths, usage, preemption, failures. See [`crate::script`] for a decoder to try it with.
+//! sequence, stop strings, lengths, usage, preemption, resumption, failures. See [`crate::script`] for a decoder to try
+//! it with.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -39,6 +40,7 @@
 //! # }
 //! ```
 
+mod draft;
 mod house;
 mod outbox;
 mod request;
@@ -56,15 +58,16 @@ use std::{
 };
 
 use futures_core::future::BoxFuture;
-use mesh_proto::{Event, FinishReason, GenerateError, GenerateRequest, ModelDescriptor, TokenId, Usage};
+use mesh_proto::{GenerateError, GenerateRequest, ModelDescriptor, Sampling, TokenId};
 use thiserror::Error;
 
 use crate::{
     Decoder, Engine, EngineLoad, Generation,
     local::{
+        draft::{Draft, Opening},
         house::{House, Place},
         outbox::Outbox,
-        request::{Order, Request},
+        request::Request,
     },
     scheduler::SchedulerLimits,
     text::TextModel,
@@ -112,6 +115,7 @@ pub enum StartError {
 pub struct LocalEngine {
     descriptor: ModelDescriptor,
     text: Arc<TextModel>,
+    eos: Arc<BTreeSet<TokenId>>,
     /// Most tokens of prompt and answer.
     ceiling_tokens: u32,
     event_buffer: usize,
@@ -140,7 +144,8 @@ impl LocalEngine {
         let max_running = options.max_running.max(1);
         let house = Arc::new(House::new(max_running, options.max_waiting));
         let (made, ready) = mpsc::sync_channel(1);
-        let theirs = house.clone();
+        let eos = Arc::new(eos.into_iter().collect::<BTreeSet<_>>());
+        let theirs = (eos.clone(), house.clone());
         let work = move || {
             let (decoder, mut descriptor) = match make() {
                 Ok(made) => made,
@@ -161,7 +166,7 @@ impl LocalEngine {
             descriptor.context_tokens = limits.ceiling_tokens();
             made.send(Ok(descriptor)).ok();
             drop(made);
-            worker::run(decoder, limits, eos.into_iter().collect::<BTreeSet<_>>(), theirs);
+            worker::run(decoder, limits, theirs.0, theirs.1);
         };
         let worker = thread::Builder::new().name("decoder".to_owned()).spawn(work).map_err(StartError::Thread)?;
         let descriptor = ready.recv().map_err(|_| StartError::Panicked)??;
@@ -169,6 +174,7 @@ impl LocalEngine {
             ceiling_tokens: descriptor.context_tokens,
             descriptor,
             text,
+            eos,
             event_buffer: options.event_buffer,
             house,
             worker: Some(worker),
@@ -182,41 +188,42 @@ impl LocalEngine {
 
     async fn accept(&self, request: GenerateRequest, place: Place) -> Result<Generation, GenerateError> {
         let arrived = Instant::now();
-        let GenerateRequest { id, prompt, mut sampling, tool_choice, max_tokens, stop, ignore_eos, .. } = request;
-        let text = self.text.clone();
+        self.check_resume(&request.resume, &request.sampling)?;
+        let GenerateRequest { id, prompt, mut sampling, tool_choice, max_tokens, stop, ignore_eos, resume, .. } =
+            request;
+        let (text, eos) = (self.text.clone(), self.eos.clone());
+        let (ceiling_tokens, vocab_size) = (self.ceiling_tokens, self.descriptor.vocab_size);
         let prepare = move || {
             let prepared = text.prepare(&prompt, tool_choice, jiff::Zoned::now().datetime())?;
+            if prepared.tokens.is_empty() {
+                return Err(GenerateError::invalid("prompt", "there is nothing to continue: the prompt has no tokens"));
+            }
+            in_vocabulary("prompt", &prepared.tokens, vocab_size)?;
             let answer = text.answer(&prepared, &stop);
-            Ok((prepared.tokens, answer))
+            let opening = Opening { prompt: prepared.tokens, resume, max_tokens, ceiling_tokens, ignore_eos };
+            Draft::open(opening, answer, &eos)
         };
         let prepared = tokio::task::spawn_blocking(prepare).await;
-        let (tokens, answer) =
-            prepared.map_err(|error| GenerateError::Engine(format!("the text pipeline failed: {error}")))??;
-        let prompt_tokens = u32::try_from(tokens.len()).unwrap_or(u32::MAX);
-        if prompt_tokens == 0 {
-            return Err(GenerateError::invalid("prompt", "there is nothing to continue: the prompt has no tokens"));
-        }
-        if prompt_tokens >= self.ceiling_tokens {
-            return Err(GenerateError::ContextOverflow { prompt_tokens, context_tokens: self.ceiling_tokens });
-        }
-        if let Some(token) = tokens.iter().find(|token| token.0 >= self.descriptor.vocab_size) {
-            return Err(GenerateError::invalid("prompt", format!("token {} is not in the vocabulary", token.0)));
-        }
+        let draft = prepared.map_err(|error| GenerateError::Engine(format!("the text pipeline failed: {error}")))??;
         sampling.seed.get_or_insert_with(draw_seed);
         let (outbox, events) = Outbox::new(self.event_buffer, place);
-        let most = max_tokens.unwrap_or(u32::MAX).min(self.ceiling_tokens - prompt_tokens);
-        let order = Order { id, prompt: tokens, most, ignore_eos, sampling };
-        let mut request = Request::new(order, answer, outbox, arrived);
-        request.outbox.flush();
-        if most == 0 {
-            let usage = Usage { prompt_tokens, ..Usage::default() };
-            request.outbox.end(Event::Finished { reason: FinishReason::Length, stop: None, usage });
-            request.outbox.flush();
+        let mut request = Request::new(id, draft, sampling, outbox, arrived);
+        if request.is_told() {
             return Ok(Generation::new(events, None));
         }
         self.house.post(request)?;
         let house = self.house.clone();
         Ok(Generation::new(events, Some(Arc::new(move || house.ring()))))
+    }
+
+    /// What needs no prompt to be seen.
+    fn check_resume(&self, resume: &[TokenId], sampling: &Sampling) -> Result<(), GenerateError> {
+        in_vocabulary("resume", resume, self.descriptor.vocab_size)?;
+        if !resume.is_empty() && sampling.seed.is_none() && !sampling.is_greedy() {
+            let message = "sampling goes on as it began only with the seed it began with: send that, or temperature 0";
+            return Err(GenerateError::invalid("resume", message));
+        }
+        Ok(())
     }
 }
 
@@ -255,6 +262,13 @@ impl Drop for LocalEngine {
 impl fmt::Debug for LocalEngine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LocalEngine").field("descriptor", &self.descriptor).field("load", &self.load()).finish()
+    }
+}
+
+fn in_vocabulary(field: &str, tokens: &[TokenId], vocab_size: u32) -> Result<(), GenerateError> {
+    match tokens.iter().find(|token| token.0 >= vocab_size) {
+        None => Ok(()),
+        Some(token) => Err(GenerateError::invalid(field, format!("token {} is not in the vocabulary", token.0))),
     }
 }
 

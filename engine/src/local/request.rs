@@ -5,32 +5,31 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mesh_proto::{Event, FinishReason, GenerateError, RequestId, Sampling, TokenId, Usage};
+use mesh_proto::{Event, GenerateError, RequestId, Sampling, TokenId, Usage};
 
 use crate::{
-    local::outbox::Outbox,
-    text::{Answer, Piece},
+    local::{
+        draft::{Draft, End},
+        outbox::{Delivery, Outbox},
+    },
+    text::Piece,
 };
 
 /// A request from acceptance to its end. Its sequence may change: a preempted one is opened again under a new id.
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) id: RequestId,
-    /// The prompt, and the answer so far.
-    pub(super) tokens: Vec<TokenId>,
-    pub(super) prompt_tokens: u32,
-    /// Most tokens of the answer; within the context, at least one.
-    pub(super) most: u32,
-    pub(super) ignore_eos: bool,
+    pub(super) draft: Draft,
     pub(super) sampling: Sampling,
     pub(super) outbox: Outbox,
     /// Whether the scheduler was told that the client does not read.
     pub(super) stalled: bool,
+    /// Whether its last event is in the outbox.
+    pub(super) over: bool,
     /// Tokens that its sequence was opened with, and how many of them are computed or on their way.
     pub(super) opened_with: u32,
     pub(super) computed: u32,
-    answer: Answer,
-    /// Tokens since the last text event.
+    /// Tokens since the last ones that were told.
     since: Vec<TokenId>,
     pieces: Vec<Piece>,
     /// Prompt tokens that were not computed again, once it was opened.
@@ -38,54 +37,49 @@ pub(super) struct Request {
     arrived: Instant,
     started: Option<Instant>,
     first: Option<Instant>,
-}
-
-/// What a [`Request`] is made of.
-pub(super) struct Order {
-    pub(super) id: RequestId,
-    pub(super) prompt: Vec<TokenId>,
-    pub(super) most: u32,
-    pub(super) ignore_eos: bool,
-    pub(super) sampling: Sampling,
+    first_told: bool,
 }
 
 impl Request {
-    /// Accepts an order: says `Started`. `arrived`: when it came, before it was tokenised.
-    pub(super) fn new(order: Order, answer: Answer, mut outbox: Outbox, arrived: Instant) -> Self {
-        let prompt_tokens = order.prompt.len() as u32;
-        outbox.push(Event::Started { prompt_tokens });
-        Self {
-            id: order.id,
-            tokens: order.prompt,
-            prompt_tokens,
-            most: order.most,
-            ignore_eos: order.ignore_eos,
-            sampling: order.sampling,
+    /// Accepts a request: says `Started`, and the end too if there is nothing to compute. `arrived`: when it came,
+    /// before it was tokenised.
+    pub(super) fn new(id: RequestId, draft: Draft, sampling: Sampling, outbox: Outbox, arrived: Instant) -> Self {
+        let prompt_tokens = draft.prompt_tokens;
+        let mut request = Self {
+            id,
+            draft,
+            sampling,
             outbox,
             stalled: false,
+            over: false,
             opened_with: 0,
             computed: 0,
-            answer,
             since: Vec::new(),
             pieces: Vec::new(),
             cached: None,
             arrived,
             started: None,
             first: None,
+            first_told: false,
+        };
+        request.outbox.push(Event::Started { prompt_tokens });
+        if let Some(end) = request.draft.take_end() {
+            request.finish(end);
         }
+        request
     }
 
-    /// Tokens of the answer so far.
-    pub(super) fn generated(&self) -> u32 {
-        self.tokens.len() as u32 - self.prompt_tokens
+    /// Sends what there is room for; says whether there is nothing left to do for it.
+    pub(super) fn is_told(&mut self) -> bool {
+        self.outbox.flush() == Delivery::Over
     }
 
     /// Its sequence is open, and `cached` tokens need not be computed. The first time is what counts as reuse: later
-    /// ones only repeat what this request computed itself.
+    /// ones only repeat what this request computed itself. Of a resumed answer only the prompt counts.
     pub(super) fn opened(&mut self, cached: u32) {
-        self.opened_with = self.tokens.len() as u32;
+        self.opened_with = self.draft.len();
         self.computed = cached;
-        self.cached.get_or_insert(cached);
+        self.cached.get_or_insert(cached.min(self.draft.prompt_tokens));
         self.started.get_or_insert_with(Instant::now);
     }
 
@@ -101,55 +95,46 @@ impl Request {
 
     /// The tokens whose KV its open sequence may hold.
     pub(super) fn held(&self) -> &[TokenId] {
-        let computed = if self.computed < self.opened_with { self.computed as usize } else { self.tokens.len() };
-        self.tokens.get(..computed).unwrap_or(&self.tokens)
+        let tokens = &self.draft.tokens;
+        let computed = if self.computed < self.opened_with { self.computed as usize } else { tokens.len() };
+        tokens.get(..computed).unwrap_or(tokens)
     }
 
     /// The next token of the answer. Says whether that ends it.
     pub(super) fn take(&mut self, token: TokenId, eos: &BTreeSet<TokenId>) -> bool {
-        self.tokens.push(token);
         self.first.get_or_insert_with(Instant::now);
         self.since.push(token);
-        if eos.contains(&token) && !self.ignore_eos {
-            self.finish(FinishReason::Stop, None);
-            return true;
+        let end = self.draft.push(token, eos, &mut self.pieces);
+        self.say();
+        if let Some(end) = end {
+            self.finish(end);
         }
-        self.answer.push(token, &mut self.pieces);
-        let stop = self.say();
-        let ended = stop.is_some() || self.generated() >= self.most;
-        if ended {
-            self.finish(if stop.is_some() { FinishReason::Stop } else { FinishReason::Length }, stop);
-        }
-        ended
+        self.over
     }
 
-    /// Sends the pieces that are settled; returns the stop string if one was met. The first text takes the tokens.
-    fn say(&mut self) -> Option<String> {
-        for piece in self.pieces.drain(..) {
+    /// Sends the pieces that are settled. The last of them takes the tokens: who has these has all that they settled.
+    fn say(&mut self) {
+        let last = self.pieces.len().saturating_sub(1);
+        for (at, piece) in self.pieces.drain(..).enumerate() {
+            let tokens = if at == last { std::mem::take(&mut self.since) } else { Vec::new() };
             match piece {
-                Piece::Text { channel, text } => {
-                    self.outbox.push(Event::Text { channel, text, tokens: std::mem::take(&mut self.since) });
-                }
-                Piece::ToolCall(delta) => self.outbox.push(Event::ToolCall(delta)),
-                Piece::Stop(stop) => return Some(stop),
+                Piece::Text { channel, text } => self.outbox.push(Event::Text { channel, text, tokens }),
+                Piece::ToolCall(delta) => self.outbox.push(Event::ToolCall { delta, tokens }),
+                // The draft keeps these.
+                Piece::Stop(_) => {}
             }
         }
-        None
     }
 
-    fn finish(&mut self, reason: FinishReason, stop: Option<String>) {
-        let stop = stop.or_else(|| {
-            self.answer.finish(&mut self.pieces);
-            self.say()
-        });
-        let reason = match reason {
-            _ if stop.is_some() => FinishReason::Stop,
-            FinishReason::Stop if self.answer.called_tools() => FinishReason::ToolCalls,
-            reason => reason,
-        };
+    fn finish(&mut self, end: End) {
+        // `Finished` closes what comes now: with tokens, a client that resumes behind these would be told it twice.
+        self.since.clear();
+        let End { reason, stop } = self.draft.finish(end, &mut self.pieces);
+        self.say();
         let usage = self.usage();
         self.log(&format!("{reason:?}"));
         self.outbox.end(Event::Finished { reason, stop, usage });
+        self.over = true;
     }
 
     /// Ends it as it should not end; what the client has not read is lost.
@@ -165,11 +150,18 @@ impl Request {
 
     fn usage(&self) -> Usage {
         Usage {
-            prompt_tokens: self.prompt_tokens,
+            prompt_tokens: self.draft.prompt_tokens,
             cached_tokens: self.cached.unwrap_or(0),
-            completion_tokens: self.generated(),
-            reasoning_tokens: self.answer.reasoning_tokens(),
+            completion_tokens: self.draft.generated(),
+            reasoning_tokens: self.draft.reasoning_tokens(),
         }
+    }
+
+    /// How long its first token took, said once.
+    pub(super) fn first_after(&mut self) -> Option<Duration> {
+        let told = self.first_told;
+        self.first_told = self.first.is_some();
+        self.first.filter(|_| !told).map(|first| first.duration_since(self.arrived))
     }
 
     /// How long it was computed; `None` if it never was.
@@ -179,6 +171,7 @@ impl Request {
 
     fn log(&self, end: &str) {
         let usage = self.usage();
+        let here = usage.completion_tokens.saturating_sub(self.draft.resumed);
         let rate = self.first.map(|first| first.elapsed().as_secs_f64()).filter(|seconds| *seconds > 0.0);
         tracing::info!(
             request = %self.id,
@@ -186,9 +179,10 @@ impl Request {
             prompt_tokens = usage.prompt_tokens,
             cached_tokens = usage.cached_tokens,
             completion_tokens = usage.completion_tokens,
+            resumed_tokens = self.draft.resumed,
             queued_ms = self.started.map(|started| started.duration_since(self.arrived).as_millis() as u64),
             first_token_ms = self.first.map(|first| first.duration_since(self.arrived).as_millis() as u64),
-            tokens_per_s = rate.map(|seconds| f64::from(usage.completion_tokens.saturating_sub(1)) / seconds),
+            tokens_per_s = rate.map(|seconds| f64::from(here.saturating_sub(1)) / seconds),
             "a generation ended"
         );
     }

@@ -25,7 +25,8 @@ use crate::{
 const DEVICE_STRIKES: u32 = 3;
 
 /// Runs until the engine is dropped or gives up; then everybody is told.
-pub(super) fn run(decoder: impl Decoder, limits: SchedulerLimits, eos: BTreeSet<TokenId>, house: Arc<House>) {
+pub(super) fn run(decoder: impl Decoder, limits: SchedulerLimits, eos: Arc<BTreeSet<TokenId>>, house: Arc<House>) {
+    house.publish_budget(limits.kv_budget_bytes);
     let mut worker = Worker {
         decoder,
         scheduler: Scheduler::new(limits),
@@ -53,7 +54,7 @@ pub(super) fn run(decoder: impl Decoder, limits: SchedulerLimits, eos: BTreeSet<
 struct Worker<D> {
     decoder: D,
     scheduler: Scheduler,
-    eos: BTreeSet<TokenId>,
+    eos: Arc<BTreeSet<TokenId>>,
     /// Requests with a sequence, waiting or open.
     live: BTreeMap<SeqId, Request>,
     /// Requests that ended, and whose client has not read it all.
@@ -90,8 +91,13 @@ impl<D: Decoder> Worker<D> {
     }
 
     fn accept(&mut self, mut request: Request) {
+        if request.over {
+            // There is nothing to compute, and its client has not read that.
+            self.leaving.push(request);
+            return;
+        }
         let seq = self.next_seq();
-        match self.scheduler.add(seq, request.prompt_tokens, request.most) {
+        match self.scheduler.add(seq, request.draft.len(), request.draft.left()) {
             Ok(()) => {
                 self.live.insert(seq, request);
             }
@@ -122,7 +128,7 @@ impl<D: Decoder> Worker<D> {
 
     fn open(&mut self, seq: SeqId) -> Result<(), GivesUp> {
         let Some(request) = self.live.get_mut(&seq) else { return Ok(()) };
-        let spec = SequenceSpec { id: seq, prompt: request.tokens.clone(), sampling: request.sampling.clone() };
+        let spec = SequenceSpec { id: seq, prompt: request.draft.tokens.clone(), sampling: request.sampling.clone() };
         match self.decoder.open(spec) {
             Ok(cached) => {
                 request.opened(cached);
@@ -169,10 +175,15 @@ impl<D: Decoder> Worker<D> {
         match self.decoder.collect() {
             Ok(sampled) => {
                 self.strikes = 0;
+                self.house.stepped(sampled.len());
                 let missing = self.scheduler.collected(&sampled);
                 for token in sampled {
                     let Some(request) = self.live.get_mut(&token.seq) else { continue };
-                    if request.take(token.token, &self.eos) {
+                    let ended = request.take(token.token, &self.eos);
+                    if let Some(after) = request.first_after() {
+                        self.house.first_token(after);
+                    }
+                    if ended {
                         self.end(token.seq, true);
                     }
                 }
@@ -231,9 +242,9 @@ impl<D: Decoder> Worker<D> {
         self.close(seq, keep);
         let Some(mut request) = self.live.remove(&seq) else { return };
         request.closed();
-        let (new, tokens) = (self.next_seq(), request.tokens.len() as u32);
+        let (new, tokens) = (self.next_seq(), request.draft.len());
         tracing::debug!(request = %request.id, seq = seq.0, new = new.0, tokens, "sent back to the line");
-        match self.scheduler.resubmit(new, tokens, request.most.saturating_sub(request.generated())) {
+        match self.scheduler.resubmit(new, tokens, request.draft.left()) {
             Ok(()) => {
                 if request.stalled {
                     self.scheduler.pause(new);

@@ -90,7 +90,7 @@ pub async fn read(mut generation: Generation) -> Said {
                 text += &more;
                 tokens.extend(with);
             }
-            Event::ToolCall(_) => {}
+            Event::ToolCall { .. } => {}
             Event::Finished { reason, stop, usage } => break Ok((reason, stop, usage)),
             Event::Failed(error) => break Err(error),
             Event::Started { .. } => panic!("started twice"),

@@ -13,8 +13,10 @@
 //! older builds carry and skip, or into a new variant at an enum's end, which older builds report as
 //! [`CodecError::UnknownVariant`] and drop.
 
+mod bounded;
 mod ext;
 
+pub use bounded::{at_most, weighed};
 pub use ext::Ext;
 
 use bincode::config;
@@ -24,9 +26,12 @@ use thiserror::Error;
 /// First byte of everything encoded here.
 pub const VERSION: u8 = 1;
 
-/// Bytes that bincode may claim while decoding one value, and so the largest [`Wire::LIMIT`]. Guess: four times
-/// the largest frame. Costs nothing; a hostile length prefix is refused before it allocates.
+/// Bytes that bincode may claim while decoding one value. Guess: four times the largest frame of the control
+/// protocols. Costs nothing; a hostile length prefix is refused before it allocates.
 const CLAIM_LIMIT: usize = 1 << 20;
+/// The same for values whose [`Wire::LIMIT`] is larger, and so the largest there can be. A hostile length prefix can
+/// make it allocate so much for a moment, untouched.
+const LARGE_CLAIM_LIMIT: usize = 64 << 20;
 
 /// A value that crosses a process border.
 pub trait Wire: Serialize + DeserializeOwned {
@@ -46,15 +51,15 @@ pub trait Wire: Serialize + DeserializeOwned {
     }
 }
 
-/// A count or a length beyond its cap.
+/// A count or a length beyond its cap, or one that must not be nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("{field} has {found}, at most {cap} are allowed")]
+#[error("{field} has {found}, {} are allowed", if *found > *cap { format!("at most {cap}") } else { format!("1 to {cap}") })]
 pub struct CapError {
     /// Which field.
     pub field: &'static str,
     /// What was found.
     pub found: usize,
-    /// What is allowed.
+    /// The most that is allowed.
     pub cap: usize,
 }
 
@@ -64,6 +69,14 @@ pub struct CapError {
 /// When `found` exceeds `cap`.
 pub fn cap(field: &'static str, found: usize, cap: usize) -> Result<(), CapError> {
     if found > cap { Err(CapError { field, found, cap }) } else { Ok(()) }
+}
+
+/// Checks a cap of what must not be empty either.
+///
+/// # Errors
+/// When `found` is 0 or exceeds `cap`.
+pub fn some(field: &'static str, found: usize, cap: usize) -> Result<(), CapError> {
+    if (1..=cap).contains(&found) { Ok(()) } else { Err(CapError { field, found, cap }) }
 }
 
 /// Why bytes are no value of the expected type, or a value cannot become bytes.
@@ -175,8 +188,11 @@ pub fn decode<T: Wire>(bytes: &[u8]) -> Result<T, CodecError> {
     {
         return Err(CodecError::UnknownVariant { what, found });
     }
-    let limited = config::standard().with_limit::<CLAIM_LIMIT>();
-    let decoded = bincode::serde::decode_from_slice::<T, _>(body, limited);
+    let decoded = if T::LIMIT <= CLAIM_LIMIT {
+        bincode::serde::decode_from_slice::<T, _>(body, config::standard().with_limit::<CLAIM_LIMIT>())
+    } else {
+        bincode::serde::decode_from_slice::<T, _>(body, config::standard().with_limit::<LARGE_CLAIM_LIMIT>())
+    };
     let (value, used) = decoded.map_err(|_| CodecError::Malformed { what })?;
     if used < body.len() {
         return Err(CodecError::Trailing { what, extra: body.len() - used });

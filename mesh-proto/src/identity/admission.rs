@@ -164,6 +164,7 @@ impl Admission {
                 .check(invitation, proof, session, revocations)
                 .and_then(|invitation| self.admit(&invitation, session, now)),
             AdmitRequest::Renew { chain, .. } => self.renew(chain, session, revocations, now),
+            AdmitRequest::Hello { chain, .. } => self.hello(chain, session, revocations, now),
         };
         answer.unwrap_or_else(|reason| {
             *self.refused.entry(reason).or_insert(0) += 1;
@@ -227,6 +228,21 @@ impl Admission {
         let chain = self.issue(session.joiner, invitation.role, invitation.admits, now)?;
         let proof = proof(&self.secret(&invitation.nonce), Side::Admitter, session);
         Ok(AdmitReply::Admitted { chain, proof, ext: Ext::default() })
+    }
+
+    fn hello(
+        &self,
+        chain: &CertChain,
+        session: &Session,
+        revocations: &Revocations,
+        now: UnixMillis,
+    ) -> Result<AdmitReply, AdmitRefusal> {
+        chain.of(session.joiner, revocations, now).map_err(|refusal| match refusal {
+            CertRefusal::Revoked => AdmitRefusal::Expelled,
+            CertRefusal::OtherMesh => AdmitRefusal::OtherMesh,
+            _ => AdmitRefusal::Certificate,
+        })?;
+        Ok(AdmitReply::Welcome { chain: self.chain.clone(), ext: Ext::default() })
     }
 
     fn renew(

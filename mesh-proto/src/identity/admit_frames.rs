@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{CertChain, CertRefusal, Invitation, MeshId, NodeId, Secret, Signed, Ticket};
+use super::{CertChain, CertRefusal, Invitation, MembershipCert, MeshId, NodeId, Revocations, Secret, Signed, Ticket};
 use crate::{
     codec::{CapError, Ext, Wire},
     time::UnixMillis,
@@ -66,15 +66,22 @@ pub enum AdmitRequest {
         /// Later additions.
         ext: Ext,
     },
+    /// A member, to a node that may not know it yet: "let my connections in, this is why". Answered in kind.
+    Hello {
+        /// What it has.
+        chain: CertChain,
+        /// Later additions.
+        ext: Ext,
+    },
 }
 
 impl Wire for AdmitRequest {
     const NAME: &'static str = "admission request";
     const LIMIT: usize = 4096;
-    const VARIANTS: u8 = 2;
+    const VARIANTS: u8 = 3;
     fn check(&self) -> Result<(), CapError> {
         match self {
-            Self::Join { ext, .. } | Self::Renew { ext, .. } => ext.check(),
+            Self::Join { ext, .. } | Self::Renew { ext, .. } | Self::Hello { ext, .. } => ext.check(),
         }
     }
 }
@@ -107,15 +114,22 @@ pub enum AdmitReply {
         /// Later additions.
         ext: Ext,
     },
+    /// To [`AdmitRequest::Hello`]: "so am I".
+    Welcome {
+        /// The answering member's own.
+        chain: CertChain,
+        /// Later additions.
+        ext: Ext,
+    },
 }
 
 impl Wire for AdmitReply {
     const NAME: &'static str = "admission reply";
     const LIMIT: usize = 4096;
-    const VARIANTS: u8 = 2;
+    const VARIANTS: u8 = 3;
     fn check(&self) -> Result<(), CapError> {
         match self {
-            Self::Admitted { ext, .. } | Self::Refused { ext, .. } => ext.check(),
+            Self::Admitted { ext, .. } | Self::Refused { ext, .. } | Self::Welcome { ext, .. } => ext.check(),
         }
     }
 }
@@ -243,10 +257,28 @@ impl AdmitReply {
         own(self.admitted()?.0, mesh, node, now)
     }
 
+    /// What a member makes of the answer to [`AdmitRequest::Hello`]: the other end's certificate, checked.
+    ///
+    /// # Errors
+    /// When it was refused, or the other end, whose QUIC identity is `peer`, is no member.
+    pub fn welcomed(
+        &self,
+        peer: NodeId,
+        revocations: &Revocations,
+        now: UnixMillis,
+    ) -> Result<MembershipCert, JoinError> {
+        match self {
+            Self::Welcome { chain, .. } => chain.of(peer, revocations, now).map_err(JoinError::Certificate),
+            Self::Refused { reason, .. } => Err(JoinError::Refused(*reason)),
+            Self::Admitted { .. } => Err(JoinError::Refused(AdmitRefusal::Malformed)),
+        }
+    }
+
     fn admitted(&self) -> Result<(&CertChain, &[u8; 32]), JoinError> {
         match self {
             Self::Admitted { chain, proof, .. } => Ok((chain, proof)),
             Self::Refused { reason, .. } => Err(JoinError::Refused(*reason)),
+            Self::Welcome { .. } => Err(JoinError::Refused(AdmitRefusal::Malformed)),
         }
     }
 }

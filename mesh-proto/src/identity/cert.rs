@@ -132,6 +132,15 @@ impl CertChain {
         Ok(member)
     }
 
+    /// [`CertChain::open_unrevoked`], and it is this node's own.
+    ///
+    /// # Errors
+    /// Says which link is broken.
+    pub fn of(&self, node: NodeId, revocations: &Revocations, now: UnixMillis) -> Result<MembershipCert, CertRefusal> {
+        let member = self.open_unrevoked(revocations, now)?;
+        if member.node == node { Ok(member) } else { Err(CertRefusal::OtherNode) }
+    }
+
     fn certs(&self, mesh: MeshId, now: UnixMillis) -> Result<(Option<MembershipCert>, MembershipCert), CertRefusal> {
         if MeshId::of(&self.root) != mesh {
             return Err(CertRefusal::OtherMesh);

@@ -8,7 +8,9 @@ mod check;
 mod model;
 
 pub use check::{Checker, RecordRefusal};
-pub use model::{Capabilities, Claim, Demand, Load, MAX_NAME, ModelIdentity, ModelState, PrefixSketch, ServedModel};
+pub use model::{
+    Capabilities, Claim, Demand, Load, MAX_NAME, ModelIdentity, ModelState, PrefixSketch, Recommended, ServedModel,
+};
 
 use serde::{Deserialize, Serialize};
 

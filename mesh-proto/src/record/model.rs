@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ModelId,
+    ModelId, Sampling,
     codec::{CapError, Ext, cap},
     placement::ModelKey,
 };
@@ -124,6 +124,52 @@ pub struct Load {
     pub ttft_ms: u32,
 }
 
+/// Sampling that a model's makers recommend, for doors that do not have its files. Each is an `f32`'s bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recommended {
+    /// [`Sampling::temperature`].
+    pub temperature: u32,
+    /// [`Sampling::top_p`].
+    pub top_p: u32,
+    /// [`Sampling::top_k`], as it is.
+    pub top_k: u32,
+    /// [`Sampling::min_p`].
+    pub min_p: u32,
+}
+
+impl Recommended {
+    /// Out of a model's defaults.
+    pub fn of(sampling: &Sampling) -> Self {
+        Self {
+            temperature: sampling.temperature.to_bits(),
+            top_p: sampling.top_p.to_bits(),
+            top_k: sampling.top_k,
+            min_p: sampling.min_p.to_bits(),
+        }
+    }
+
+    /// As a request's sampling. What no model can recommend (another node said it) is left at what changes nothing.
+    pub fn sampling(self) -> Sampling {
+        let within = |bits: u32, low: f32, high: f32, off: f32| {
+            let value = f32::from_bits(bits);
+            if (low..=high).contains(&value) { value } else { off }
+        };
+        Sampling {
+            temperature: within(self.temperature, 0.0, 100.0, 1.0),
+            top_p: within(self.top_p, f32::MIN_POSITIVE, 1.0, 1.0),
+            top_k: self.top_k,
+            min_p: within(self.min_p, 0.0, 1.0, 0.0),
+            ..Sampling::default()
+        }
+    }
+}
+
+impl Default for Recommended {
+    fn default() -> Self {
+        Self::of(&Sampling::default())
+    }
+}
+
 /// A model on a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServedModel {
@@ -145,6 +191,12 @@ pub struct ServedModel {
     pub weight_bytes: u64,
     /// What can be asked of it.
     pub capabilities: Capabilities,
+    /// Entries of the vocabulary; token ids lie below it.
+    pub vocab_size: u32,
+    /// When it was loaded, Unix seconds.
+    pub created: u64,
+    /// What its makers recommend where a request is silent.
+    pub defaults: Recommended,
     /// How busy it is.
     pub load: Load,
     /// Later additions.

@@ -15,14 +15,14 @@ pub const CONNECT: Millis = Millis(1500);
 pub const FIRST_EVENT: Millis = Millis(2000);
 
 /// A serving node sends at least a heartbeat this often, in the queue and in prefill too. Unit: milliseconds.
-/// Default: 250. Origin: a quarter of [`BETWEEN_EVENTS`], so that three may be late. Cost: four small frames a
+/// Default: 200. Origin: a quarter of [`BETWEEN_EVENTS`], so that three may be late. Cost: five small frames a
 /// second and stream.
-pub const HEARTBEAT: Millis = Millis(250);
+pub const HEARTBEAT: Millis = Millis(200);
 
-/// A stream silent for this long is dead. Unit: milliseconds. Default: 1000. Origin: issue 3, a host silent in
-/// mid-stream is noticed within 1 s. Cost of less: a lossy link's retransmissions look like death; the
+/// A stream silent for this long is dead. Unit: milliseconds. Default: 800. Origin: a client must not wait for a second,
+/// the next host's prefill included. Cost of less: a lossy link's retransmissions look like death; the
 /// generation then goes on elsewhere, and one prefill is wasted.
-pub const BETWEEN_EVENTS: Millis = Millis(1000);
+pub const BETWEEN_EVENTS: Millis = Millis(800);
 
 /// Heartbeats without progress for this long are a hung engine. Unit: milliseconds. Default: 20,000. Origin: guess,
 /// above the slowest step seen (one prefill chunk, one token of a large model in swap). Cost: how long such a

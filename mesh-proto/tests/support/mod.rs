@@ -2,10 +2,12 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
 use mesh_proto::{
-    ModelId,
+    Channel, ChatPrompt, FinishReason, GenerateError, GenerateRequest, LogitBias, Message, ModelId, Prompt, RequestId,
+    Role, Sampling, TokenId, ToolCall, ToolCallDelta, ToolDefinition, Usage,
     codec::{self, CodecError, Ext, Wire},
     directory::*,
     identity::*,
+    infer::{Ask, Piece, Reply},
     placement::ModelKey,
     record::*,
     suspicion::ProbeFrame,
@@ -92,6 +94,9 @@ pub fn full(key: &NodeKey, chain: &CertChain) -> Record {
             max_concurrency: 8,
             weight_bytes: 1 << 20,
             capabilities: Capabilities::CHAT.and(Capabilities::TOOLS),
+            vocab_size: 32_000,
+            created: DAY.0 / 1000,
+            defaults: Recommended::of(&Sampling { temperature: 0.5, top_k: 20, ..Sampling::default() }),
             load: Load { in_flight: 2, queued: 1, free_kv_bytes: 1000, tokens_per_kilosecond: 50_000, ttft_ms: 120 },
             ext: Ext::default(),
         }],
@@ -118,8 +123,9 @@ pub struct Sample {
     pub decode: fn(&[u8]) -> Result<Vec<u8>, CodecError>,
 }
 
+/// Whatever is read can be said again.
 fn again<T: Wire>(bytes: &[u8]) -> Result<Vec<u8>, CodecError> {
-    codec::decode::<T>(bytes).and_then(|value| codec::encode(&value))
+    codec::decode::<T>(bytes).map(|value| codec::encode(&value).unwrap())
 }
 
 fn sample<T: Wire>(name: &'static str, value: &T) -> Sample {
@@ -154,8 +160,10 @@ pub fn samples() -> Vec<Sample> {
         sample("certificate chain", &chain),
         sample("admission request: join", &join),
         sample("admission request: renew", &AdmitRequest::Renew { chain: chain.clone(), ext: ext() }),
+        sample("admission request: hello", &AdmitRequest::Hello { chain: chain.clone(), ext: ext() }),
         sample("admission reply: admitted", &admitted),
         sample("admission reply: refused", &AdmitReply::refused(AdmitRefusal::Expired)),
+        sample("admission reply: welcome", &AdmitReply::Welcome { chain: chain.clone(), ext: ext() }),
         sample("revocation list", &list),
         sample("record", &record),
         sample("announcement", &Announce { aged: aged.clone(), ext: ext() }),
@@ -173,7 +181,59 @@ pub fn samples() -> Vec<Sample> {
         sample("probe: vouch", &ProbeFrame::Vouch(node)),
         sample("probe: accuse", &ProbeFrame::Accuse { node, incarnation: DAY.0 }),
         sample("probe: leave", &ProbeFrame::Leave { incarnation: DAY.0 }),
+        sample("ask of a chat", &chat_ask()),
+        sample("ask to go on", &resuming_ask()),
+        sample("reply: accepted", &Reply::Accepted { prompt_tokens: 300, ext: ext() }),
+        sample("reply: beat", &Reply::Beat { progress: 300 }),
+        sample("reply: tokens", &tokens_reply()),
+        sample("reply: finished", &finished_reply()),
+        sample("reply: failed", &Reply::Failed(GenerateError::Busy { waiting: 9, retry_after_s: 2 })),
     ]
+}
+
+/// A request with one of everything but `resume`.
+pub fn chat_ask() -> Ask {
+    let call = ToolCall { id: "call_1".into(), name: "look".into(), arguments: "{}".into() };
+    let messages = vec![
+        Message::text(Role::User, "What is above?"),
+        Message { tool_calls: vec![call], content: None, ..Message::text(Role::Assistant, "") },
+        Message { tool_call_id: Some("call_1".into()), ..Message::text(Role::Tool, "sky") },
+    ];
+    let tools = vec![ToolDefinition { name: "look".into(), json: "{\"type\":\"function\"}".into() }];
+    let prompt = Prompt::Chat(ChatPrompt { messages, tools, enable_thinking: Some(false) });
+    let bias = LogitBias { token: TokenId(5), bias: -100.0 };
+    let request = GenerateRequest {
+        id: RequestId("req-1".into()),
+        sampling: Sampling { temperature: 0.5, seed: Some(7), logit_bias: vec![bias], ..Sampling::default() },
+        max_tokens: Some(300),
+        stop: vec!["END".into()],
+        ..GenerateRequest::new(ModelId::new("tiny"), prompt)
+    };
+    Ask { request, model: model_key(5), deadline: Some(Millis::secs(60)), ext: Ext::default().with(901, vec![1]) }
+}
+
+/// A greedy request that goes on behind three tokens.
+pub fn resuming_ask() -> Ask {
+    let prompt = Prompt::Tokens(vec![TokenId(1), TokenId(70_000)]);
+    let resume = vec![TokenId(300), TokenId(2), TokenId(3)];
+    let request = GenerateRequest { resume, ..GenerateRequest::new(ModelId::new("tiny"), prompt) };
+    Ask { request, model: model_key(5), deadline: None, ext: Ext::default() }
+}
+
+pub fn tokens_reply() -> Reply {
+    let call = ToolCallDelta { index: 0, id: Some("call_1".into()), name: Some("look".into()), arguments: "{}".into() };
+    let text = Piece::Text { channel: Channel::Reasoning, text: "hm".into() };
+    Reply::Tokens { at: 3, tokens: vec![TokenId(300), TokenId(4)], pieces: vec![text, Piece::ToolCall(call)] }
+}
+
+pub fn finished_reply() -> Reply {
+    Reply::Finished {
+        pieces: vec![Piece::Text { channel: Channel::Content, text: "EN".into() }],
+        reason: FinishReason::Stop,
+        stop: Some("END".into()),
+        usage: Usage { prompt_tokens: 300, cached_tokens: 256, completion_tokens: 12, reasoning_tokens: 4 },
+        ext: Ext::default(),
+    }
 }
 
 /// A ticket as one would be sent.

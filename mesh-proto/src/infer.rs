@@ -1,0 +1,155 @@
+//! The frames of one generation asked of another node, ALPN `mesh-llm/infer/1`; must not know streams or engines.
+//!
+//! One bidirectional QUIC stream a request. The asking side sends one [`Ask`] and nothing more: it cancels by resetting
+//! the stream. The serving side answers with [`Reply`] frames, the last of them `Finished` or `Failed`. A frame is its
+//! length (u32, little endian) and so many bytes of [`codec`](crate::codec).
+//!
+//! [`Reply::Tokens`] is the unit of resumption: the tokens of an answer and everything that they settled, at once. Who
+//! has taken one can go on elsewhere behind its last token ([`GenerateRequest::resume`]), and nothing is said twice.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Channel, FinishReason, GenerateError, GenerateRequest, Prompt, Sampling, TokenId, ToolCallDelta, Usage,
+    codec::{CapError, Ext, Wire, at_most, cap, some},
+    placement::ModelKey,
+    time::Millis,
+};
+
+/// The ALPN.
+pub const ALPN: &[u8] = b"mesh-llm/infer/1";
+
+/// Bytes before a frame that tell its length.
+pub const PREFIX: usize = 4;
+
+/// A generation, asked for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ask {
+    /// What to generate; its `resume` is the resume point.
+    pub request: GenerateRequest,
+    /// Which model the name must stand for. Another one must not answer.
+    pub model: ModelKey,
+    /// How long the answer may take, from now; `None`: as long as it moves.
+    pub deadline: Option<Millis>,
+    /// Later additions. Even tags change the answer: who does not know one refuses the request and names it. Odd ones
+    /// are skipped.
+    pub ext: Ext,
+}
+
+impl Ask {
+    /// The first addition that this build would have to understand, and does not.
+    pub fn unknown_demand(&self) -> Option<u16> {
+        self.ext.0.iter().map(|(tag, _)| *tag).find(|tag| tag % 2 == 0)
+    }
+}
+
+impl Wire for Ask {
+    const NAME: &'static str = "ask";
+    /// As much as the API takes of a body, and room for the rest.
+    const LIMIT: usize = 33 << 20;
+    fn check(&self) -> Result<(), CapError> {
+        let request = &self.request;
+        cap("request id", request.id.0.len(), 128)?;
+        cap("model id", request.model.as_str().len(), crate::record::MAX_NAME)?;
+        if let Prompt::Chat(chat) = &request.prompt {
+            chat.check()?;
+        }
+        cap("stop", request.stop.len(), GenerateRequest::MAX_STOPS)?;
+        cap("logit_bias", request.sampling.logit_bias.len(), Sampling::MAX_BIASES)?;
+        self.ext.check()
+    }
+}
+
+/// A piece of an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Piece {
+    /// More text. Never splits a character; never empty.
+    Text {
+        /// Where it belongs.
+        channel: Channel,
+        /// The text.
+        text: String,
+    },
+    /// A piece of a tool call.
+    ToolCall(ToolCallDelta),
+}
+
+/// What the serving side says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Reply {
+    /// The request is tokenised and has its place.
+    Accepted {
+        /// Tokens of the prompt, without the resumed ones.
+        prompt_tokens: u32,
+        /// Later additions.
+        ext: Ext,
+    },
+    /// It lives, each [`HEARTBEAT`](crate::routing::HEARTBEAT) in which nothing else is said.
+    Beat {
+        /// Changes when work gets done.
+        progress: u64,
+    },
+    /// Tokens of the answer, and what they settled.
+    Tokens {
+        /// Index of the first one in the whole answer, resumed part included.
+        at: u32,
+        /// The tokens, at least one.
+        #[serde(deserialize_with = "at_most::<{ Reply::MAX_TOKENS }, _, _>")]
+        tokens: Vec<TokenId>,
+        /// What can be said now.
+        #[serde(deserialize_with = "at_most::<{ Reply::MAX_PIECES }, _, _>")]
+        pieces: Vec<Piece>,
+    },
+    /// The end, as it should be.
+    Finished {
+        /// What was held back until now.
+        #[serde(deserialize_with = "at_most::<{ Reply::MAX_PIECES }, _, _>")]
+        pieces: Vec<Piece>,
+        /// Why it ended.
+        reason: FinishReason,
+        /// The stop string that was met, if one was.
+        stop: Option<String>,
+        /// What it cost, resumed part included.
+        usage: Usage,
+        /// Later additions.
+        ext: Ext,
+    },
+    /// The end, as it should not be.
+    Failed(GenerateError),
+}
+
+impl Reply {
+    /// Most tokens of one frame: more of them than any client leaves unread.
+    pub const MAX_TOKENS: usize = 65_536;
+    /// Most pieces of one frame.
+    pub const MAX_PIECES: usize = 4_096;
+}
+
+impl Wire for Reply {
+    const NAME: &'static str = "reply";
+    /// Tool calls come whole.
+    const LIMIT: usize = 4 << 20;
+    const VARIANTS: u8 = 5;
+    fn check(&self) -> Result<(), CapError> {
+        match self {
+            Self::Accepted { ext, .. } => ext.check(),
+            Self::Beat { .. } | Self::Failed(_) => Ok(()),
+            Self::Tokens { tokens, pieces, .. } => {
+                some("tokens", tokens.len(), Self::MAX_TOKENS)?;
+                check_pieces(pieces)
+            }
+            Self::Finished { pieces, ext, .. } => {
+                check_pieces(pieces)?;
+                ext.check()
+            }
+        }
+    }
+}
+
+fn check_pieces(pieces: &[Piece]) -> Result<(), CapError> {
+    cap("pieces", pieces.len(), Reply::MAX_PIECES)?;
+    pieces.iter().try_for_each(|piece| match piece {
+        Piece::Text { text, .. } => some("text", text.len(), Reply::LIMIT),
+        Piece::ToolCall(_) => Ok(()),
+    })
+}
