@@ -39,6 +39,14 @@ pub enum CatalogError {
     /// A path that gives the model no name.
     #[error("{}: a model is called what its folder is called, and this folder has no usable name", .0.display())]
     Nameless(PathBuf),
+    /// A file that is there and cannot be what it should be.
+    #[error("{}: {message}", path.display())]
+    Damaged {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        message: String,
+    },
     /// The disk refused.
     #[error("{}: {cause}", path.display())]
     Io {

@@ -11,13 +11,18 @@
 
 mod bundled;
 mod error;
+mod facts;
+mod identity;
 mod local;
+mod weights;
 
 use std::path::{Path, PathBuf};
 
 use mesh_proto::ModelId;
 
 pub use error::CatalogError;
+pub use facts::{ModelFacts, facts};
+pub use identity::content;
 
 /// A model whose files lie on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +46,11 @@ pub fn resolve(name: &str, cache: &Path) -> Result<ModelFiles, CatalogError> {
         return open(Path::new(name));
     }
     Err(CatalogError::UnknownName { name: name.to_owned(), bundled: bundled::names() })
+}
+
+/// The names of the models that lie in the binary; each of them [`resolve`]s.
+pub fn bundled() -> Vec<&'static str> {
+    bundled::names()
 }
 
 /// A model by its path: a folder in Hugging Face's layout, or a `.safetensors` file of such a folder. It is called

@@ -57,7 +57,7 @@ fn is_used(file: &Path, dir: &Path) -> Result<bool, CatalogError> {
     Ok(name == "model.safetensors" || weights(dir)?.len() == 1)
 }
 
-fn weights(dir: &Path) -> Result<Vec<PathBuf>, CatalogError> {
+pub(crate) fn weights(dir: &Path) -> Result<Vec<PathBuf>, CatalogError> {
     let failed = |cause| CatalogError::Io { path: dir.to_owned(), cause };
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).map_err(failed)? {

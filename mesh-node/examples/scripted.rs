@@ -3,8 +3,12 @@
 
 use std::sync::Arc;
 
-use mesh_node::{api, router, server};
-use mesh_proto::Sampling;
+use mesh_node::{
+    api,
+    local::{LocalEngines, Served},
+    router, server,
+};
+use mesh_proto::{Sampling, record::Capabilities, routing::AttemptConfig};
 
 #[path = "../tests/common/script.rs"]
 #[allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "the tests' own engine")]
@@ -15,7 +19,10 @@ async fn main() -> std::io::Result<()> {
     let mut words = std::env::args().skip(1);
     let port: u16 = words.next().and_then(|port| port.parse().ok()).unwrap_or(9337);
     let engine = Arc::new(script::ScriptEngine::new("script"));
-    let router = router::Router::new(vec![router::Served { engine, defaults: Sampling::default() }]);
+    let locals = LocalEngines::default();
+    let capabilities = Capabilities::default();
+    locals.add_served(Served { engine, defaults: Sampling::default(), max_concurrency: 64, capabilities });
+    let router = router::Router::new(locals, AttemptConfig::default());
     let keys: Vec<String> = words.collect();
     let routes = api::routes(router, api::Keys::new(keys.iter().map(String::as_str)));
     let listener = server::bind(([127, 0, 0, 1], port).into())?.listen()?;

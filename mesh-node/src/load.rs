@@ -6,13 +6,16 @@ use std::{
     sync::Arc,
 };
 
-use catalog::ModelFiles;
-use mesh_proto::Sampling;
+use engine::text::TextModel;
+use mesh_proto::{Sampling, record::Capabilities};
 use runtime_mlx::{MlxError, MlxOptions};
 use serde::Deserialize;
 use thiserror::Error;
 
-use crate::{cli::Serving, router::Served};
+use crate::{
+    local::Served,
+    shelf::{LoadJob, Loader, ServingOptions},
+};
 
 /// Requests that may wait for each model; more are refused with a 429. A waiting one costs its prompt. (guess)
 const MAX_WAITING: u32 = 1024;
@@ -33,19 +36,42 @@ pub(crate) enum LoadError {
     },
 }
 
-/// Loads a model and warms it up. Blocks, for as long as reading the weights takes.
-pub(crate) fn load(files: ModelFiles, serving: &Serving, stage: &mut dyn FnMut(&str)) -> Result<Served, LoadError> {
-    let defaults = recommended(&files.dir)?;
+/// Loads models by MLX, in this process.
+pub(crate) struct Mlx(pub(crate) ServingOptions);
+
+impl Loader for Mlx {
+    fn load(&self, job: LoadJob, stage: &mut dyn FnMut(&str)) -> Result<Served, String> {
+        load(job, &self.0, stage).map_err(|error| error.to_string())
+    }
+}
+
+fn load(job: LoadJob, serving: &ServingOptions, stage: &mut dyn FnMut(&str)) -> Result<Served, LoadError> {
+    let defaults = recommended(&job.files.dir)?;
     let options = MlxOptions {
-        dir: files.dir,
-        id: files.id,
+        dir: job.files.dir,
+        id: job.files.id,
         context_tokens: serving.context_tokens,
         max_memory: serving.max_memory,
-        sharers: u32::try_from(serving.models.len()).unwrap_or(u32::MAX),
+        sharers: job.sharers,
         max_running: serving.parallel,
         max_waiting: MAX_WAITING,
     };
-    Ok(Served { engine: Arc::new(runtime_mlx::start(options, stage)?), defaults })
+    let engine = runtime_mlx::start(options, stage)?;
+    let capabilities = capabilities(engine.text());
+    Ok(Served { engine: Arc::new(engine), defaults, max_concurrency: serving.parallel, capabilities })
+}
+
+/// What the text pipeline can do with this model. Every MLX model's generation can be taken over from its tokens.
+fn capabilities(text: &TextModel) -> Capabilities {
+    let mut found = Capabilities::RESUME;
+    if text.has_chat_template() {
+        found = found.and(Capabilities::CHAT).and(Capabilities::TOOLS);
+    }
+    // A model that was taught to think has a token for the end of it.
+    if text.encode("</think>", false).is_ok_and(|tokens| tokens.len() == 1) {
+        found = found.and(Capabilities::REASONING);
+    }
+    found
 }
 
 /// What the model's makers recommend where a request is silent, as vLLM and LM Studio do; without a recommendation,

@@ -1,17 +1,18 @@
-//! `mesh-llm`: reads the command line, serves, and tells how it ended; must not know more.
+//! `mesh-llm`: reads the command line, does what it says, and tells how it ended; must not know more.
 
 use anyhow::Context;
 use clap::Parser;
 use mesh_node::{
-    cli::{self, Config, Environment, Typed, say},
-    node,
+    cli::{self, Command, Config, Environment, Typed, say},
+    manage, node,
 };
 
 /// 0: ended as asked. 2: usage (clap's own). 1: anything else.
 fn main() {
+    mesh_node::choose_tls();
     let config = Config::from(Typed::parse(), Environment::read()).unwrap_or_else(|error| error.exit());
     cli::start_log(&config.logging).unwrap_or_else(|error| error.exit());
-    let code = match serve(config) {
+    let code = match run(config.command) {
         Ok(()) => 0,
         Err(error) => {
             say::failure(format!("{error:#}"));
@@ -23,7 +24,13 @@ fn main() {
     signal_hook::low_level::exit(code)
 }
 
-fn serve(config: Config) -> anyhow::Result<()> {
+fn run(command: Command) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
-    Ok(runtime.block_on(node::serve(config.serving))?)
+    let result = match command {
+        Command::Serve(serving) => runtime.block_on(node::serve(*serving)).map_err(Into::into),
+        Command::Manage(manage) => runtime.block_on(manage::run(manage)).map_err(Into::into),
+    };
+    // A model that is still being read when the node is stopped is no reason to wait.
+    runtime.shutdown_background();
+    result
 }

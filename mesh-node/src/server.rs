@@ -24,8 +24,8 @@ const HEAD_PATIENCE: Duration = Duration::from_secs(30);
 /// Connections that the kernel holds while we look elsewhere.
 const BACKLOG: u32 = 1024;
 
-/// A port that is ours, but on which nobody listens yet: clients are refused until the models are loaded, instead
-/// of hanging.
+/// A port that is ours, but on which nobody listens yet: clients are refused until there is somebody to answer them,
+/// instead of hanging.
 #[derive(Debug)]
 pub struct Bound(TcpSocket);
 

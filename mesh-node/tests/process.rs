@@ -3,71 +3,21 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[path = "common/binary.rs"]
+mod binary;
+
 use std::{
-    process::{ExitStatus, Stdio},
+    process::Stdio,
     time::{Duration, Instant},
 };
 
+use binary::{Home, Node, ended};
 use serde_json::json;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines},
-    process::{Child, ChildStdout, Command},
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
     time::timeout,
 };
-
-fn command(cache: &tempfile::TempDir, line: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_mesh-llm"));
-    command.args(line.split_whitespace()).env("MESH_LLM_CACHE", cache.path()).env_remove("MESH_LLM_API_KEY");
-    command.env_remove("MESH_LLM_LOG").env_remove("RUST_LOG").stdin(Stdio::null()).kill_on_drop(true);
-    command
-}
-
-/// What it says on standard error when it ends by itself, and its exit code.
-async fn ended(line: &str) -> (Option<i32>, String) {
-    let cache = tempfile::tempdir().unwrap();
-    let output = timeout(Duration::from_secs(20), command(&cache, line).output()).await.unwrap().unwrap();
-    assert!(output.stdout.is_empty(), "{line}");
-    (output.status.code(), String::from_utf8(output.stderr).unwrap())
-}
-
-struct Node {
-    child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
-    url: String,
-    _cache: tempfile::TempDir,
-}
-
-impl Node {
-    async fn start(flags: &str) -> Self {
-        let cache = tempfile::tempdir().unwrap();
-        let line = format!("--model mesh-tiny --mlx --port 0 {flags}");
-        let mut child = command(&cache, &line).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let ready = timeout(Duration::from_secs(60), lines.next_line()).await.unwrap().unwrap().unwrap();
-        let url = ready.strip_prefix("mesh-llm ready: ").unwrap().strip_suffix("/v1  (models: mesh-tiny)").unwrap();
-        Self { child, url: url.to_owned(), lines, _cache: cache }
-    }
-
-    async fn ask(&self, words: &str, fields: serde_json::Value) -> reqwest::Response {
-        let mut body = json!({ "model": "mesh-tiny", "messages": [{ "role": "user", "content": words }] });
-        body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
-        let post = reqwest::Client::new().post(format!("{}/v1/chat/completions", self.url));
-        post.body(body.to_string()).send().await.unwrap()
-    }
-
-    async fn signal(&self, name: &str) {
-        let pid = self.child.id().unwrap().to_string();
-        assert!(Command::new("kill").args(["-s", name, &pid]).status().await.unwrap().success());
-    }
-
-    async fn end(mut self) -> ExitStatus {
-        let status = timeout(Duration::from_secs(40), self.child.wait()).await.unwrap().unwrap();
-        let mut rest = String::new();
-        self.lines.into_inner().read_to_string(&mut rest).await.unwrap();
-        assert!(rest.starts_with("try: curl http://"), "{rest}");
-        status
-    }
-}
 
 #[tokio::test]
 async fn what_cannot_be_served_is_one_line_and_exit_code_1() {
@@ -82,23 +32,39 @@ async fn what_cannot_be_served_is_one_line_and_exit_code_1() {
         (format!("--mlx-file {empty}/nothing"), "no such file or folder"),
         ("--model some-org/some-model --mlx".into(), "downloads come later"),
         ("--model mesh-tiny --model mesh-tiny --mlx".into(), "two models would be called mesh-tiny"),
+        (format!("--port 0 --mlx-file {}", broken.display()), "config.json: not valid JSON"),
         ("--model mesh-tiny --mlx --host 192.0.2.1".into(), "cannot listen on 192.0.2.1:9337"),
     ] {
-        let (code, stderr) = ended(&line).await;
+        let (code, stderr) = ended(&format!("{line} --no-console")).await;
         assert_eq!((code, stderr.lines().count()), (Some(1), 1), "{line}: {stderr}");
         assert!(stderr.starts_with("mesh-llm: ") && stderr.contains(said), "{line}: {stderr}");
     }
-    // Found, and then not readable: some lines of progress come first.
-    let (code, stderr) = ended(&format!("--port 0 --mlx-file {}", broken.display())).await;
+}
+
+#[tokio::test]
+async fn a_model_that_does_not_load_ends_the_node_with_the_reason() {
+    let temp = tempfile::tempdir().unwrap();
+    let foreign = temp.path().join("foreign");
+    std::fs::create_dir(&foreign).unwrap();
+    std::fs::write(foreign.join("config.json"), r#"{"model_type":"nobody-knows"}"#).unwrap();
+    let header = r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
+    let weights = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[0; 4]].concat();
+    std::fs::write(foreign.join("model.safetensors"), weights).unwrap();
+    let (code, stderr) = ended(&format!("--port 0 --console 0 --mlx-file {}", foreign.display())).await;
     assert_eq!(code, Some(1));
-    assert!(stderr.lines().last().unwrap().starts_with("mesh-llm: broken: "), "{stderr}");
+    let last = stderr.lines().last().unwrap();
+    assert!(last.starts_with("mesh-llm: foreign: ") && last.contains("nobody-knows"), "{stderr}");
+    assert!(
+        stderr.contains("mesh-llm: API at http://127.0.0.1:") && stderr.contains(", loading foreign\n"),
+        "{stderr}"
+    );
 }
 
 #[tokio::test]
 async fn a_taken_port_is_one_line_and_exit_code_1() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let (code, stderr) = ended(&format!("--model mesh-tiny --mlx --port {}", address.port())).await;
+    let (code, stderr) = ended(&format!("--model mesh-tiny --mlx --no-console --port {}", address.port())).await;
     let said = format!(
         "mesh-llm: cannot listen on {address}: address in use (another mesh-llm? try --port 0 or another number)\n"
     );
@@ -107,7 +73,7 @@ async fn a_taken_port_is_one_line_and_exit_code_1() {
 
 #[tokio::test]
 async fn usage_errors_are_exit_code_2() {
-    for line in ["", "--model mesh-tiny", "--model mesh-tiny --mlx --join x", "status"] {
+    for line in ["--model mesh-tiny", "--model mesh-tiny --mlx --join x", "client", "ticket", "--no-such-flag"] {
         let (code, stderr) = ended(line).await;
         assert_eq!(code, Some(2), "{line}: {stderr}");
     }
@@ -143,4 +109,83 @@ async fn the_second_signal_does_not_wait() {
     let code = node.end().await.code();
     assert_eq!(code, Some(1));
     assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
+}
+
+#[tokio::test]
+async fn the_api_is_there_before_the_model_and_says_so() {
+    let node = Node::start("").await;
+    assert_eq!(node.ready, "  (models: mesh-tiny)");
+    let place = |start: &str| node.said.iter().position(|note| note.starts_with(start));
+    assert!(place("mesh-llm: console at http://127.0.0.1:").is_some(), "{:?}", node.said);
+    assert_eq!(node.said.last().unwrap(), &format!("mesh-llm: API at {}/v1, loading mesh-tiny", node.url));
+}
+
+#[tokio::test]
+async fn a_node_without_a_model_is_ready_at_once() {
+    let began = Instant::now();
+    let node = Node::start_with("").await;
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert_eq!(node.ready, "  (models: none yet)");
+    let models: serde_json::Value =
+        reqwest::get(format!("{}/v1/models", node.url)).await.unwrap().json().await.unwrap();
+    assert_eq!(models["data"], json!([]));
+    assert_eq!(node.ask("Hello", json!({})).await.status(), 404);
+    node.signal("TERM").await;
+    assert_eq!(node.end().await.code(), Some(0));
+}
+
+/// A node that loads mesh-tiny, at the moment when its API is there; and the API's address.
+async fn loading(home: &Home) -> (Child, String) {
+    let mut command = home.command("--model mesh-tiny --mlx --port 0 --no-console");
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut notes = BufReader::new(child.stderr.take().unwrap()).lines();
+    loop {
+        let note = timeout(Duration::from_secs(20), notes.next_line()).await.unwrap().unwrap().unwrap();
+        if let Some(place) = note.strip_prefix("mesh-llm: API at ") {
+            let url = place.strip_suffix(", loading mesh-tiny").unwrap().to_owned();
+            // Nobody may hang up on it while it writes.
+            tokio::spawn(async move { while let Ok(Some(_)) = notes.next_line().await {} });
+            return (child, url);
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_asks_for_a_model_that_is_loading_is_answered_or_told_to_wait() {
+    let home = Home::new();
+    let (_child, url) = loading(&home).await;
+    assert_eq!(reqwest::get(url.replace("/v1", "/health")).await.unwrap().status(), 200);
+    let body = json!({ "model": "mesh-tiny", "messages": [{ "role": "user", "content": "Hello" }] });
+    let asked = reqwest::Client::new().post(format!("{url}/chat/completions")).json(&body).send().await.unwrap();
+    match asked.status().as_u16() {
+        200 => {}
+        503 => assert!(asked.headers().contains_key("retry-after")),
+        other => panic!("{other}: {}", asked.text().await.unwrap()),
+    }
+}
+
+#[tokio::test]
+async fn a_signal_while_a_model_loads_ends_the_node() {
+    let home = Home::new();
+    let (mut child, _) = loading(&home).await;
+    let pid = child.id().unwrap().to_string();
+    assert!(Command::new("kill").args(["-s", "INT", &pid]).status().await.unwrap().success());
+    let asked = Instant::now();
+    let status = timeout(Duration::from_secs(20), child.wait()).await.unwrap().unwrap();
+    assert_eq!(status.code(), Some(0));
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+}
+
+#[tokio::test]
+async fn a_taken_usual_console_port_is_said_and_gone_without() {
+    // If this fails somebody else has it, which is as good.
+    let _taken = std::net::TcpListener::bind("127.0.0.1:3131");
+    let home = Home::new();
+    let mut child = home.command("serve --port 0").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut notes = BufReader::new(child.stderr.take().unwrap()).lines();
+    let note = timeout(Duration::from_secs(20), notes.next_line()).await.unwrap().unwrap().unwrap();
+    assert!(note.starts_with("mesh-llm: going on without the console: cannot listen on 127.0.0.1:3131"), "{note}");
+    let ready = timeout(Duration::from_secs(20), lines.next_line()).await.unwrap().unwrap().unwrap();
+    assert!(ready.starts_with("mesh-llm ready: "), "{ready}");
 }

@@ -2,33 +2,53 @@
 
 use std::{
     collections::VecDeque,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use engine::{Engine, Generation};
+use axum::http::{HeaderMap, HeaderName};
+use engine::Generation;
 use mesh_proto::{Event, GenerateError, GenerateRequest, Usage};
 use tokio::time::timeout;
 use tracing::{Span, info, warn};
+
+use crate::router::{Begun, Router, Target, Trace};
 
 /// How long an answer's head waits for its first token, so that what fails before it is an HTTP error and not an
 /// event in a stream that claimed 200. The cost: the client sees its headers that much later. (guess)
 const FIRST_TOKEN_GRACE: Duration = Duration::from_secs(3);
 
+/// The header that names the node that generated.
+pub(super) const NODE: HeaderName = HeaderName::from_static("x-mesh-node");
+/// The header that says why it was that one.
+pub(super) const ROUTE: HeaderName = HeaderName::from_static("x-mesh-route");
+
 /// A generation that was accepted. Its events end with exactly one `Finished` or `Failed`; dropped before that,
 /// the generation is cancelled.
 pub(super) struct Answer {
     generation: Generation,
+    trace: Arc<Trace>,
     seen: VecDeque<Event>,
     record: Record,
 }
 
 impl Answer {
     /// Asks, and waits until the prompt is accepted and, within [`FIRST_TOKEN_GRACE`], the first token is there.
-    pub(super) async fn begin(engine: &dyn Engine, request: GenerateRequest) -> Result<Self, GenerateError> {
+    /// `session`: the client's own name for the conversation.
+    pub(super) async fn begin(
+        router: &Router,
+        target: &Target,
+        request: GenerateRequest,
+        session: Option<&str>,
+    ) -> Result<Self, GenerateError> {
         let mut record = Record::new(&request);
-        let begun = Self::accepted(engine, request, &mut record).await;
-        match begun {
-            Ok((generation, seen)) => Ok(Self { generation, seen, record }),
+        let accepted = async {
+            let Begun { generation, trace } = router.begin(target, request, session).await?;
+            let (generation, seen) = Self::accepted(generation, &mut record).await?;
+            Ok((generation, trace, seen))
+        };
+        match accepted.await {
+            Ok((generation, trace, seen)) => Ok(Self { generation, trace, seen, record }),
             Err(error) => {
                 record.failed(&error);
                 Err(error)
@@ -36,12 +56,20 @@ impl Answer {
         }
     }
 
+    /// The headers that tell which node works on it now, and why; none outside a mesh.
+    pub(super) fn origin(&self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        if let Some((node, reason)) = self.trace.now() {
+            let values = [(NODE, node.to_string()), (ROUTE, reason)];
+            headers.extend(values.into_iter().filter_map(|(name, value)| Some((name, value.try_into().ok()?))));
+        }
+        headers
+    }
+
     async fn accepted(
-        engine: &dyn Engine,
-        request: GenerateRequest,
+        mut generation: Generation,
         record: &mut Record,
     ) -> Result<(Generation, VecDeque<Event>), GenerateError> {
-        let mut generation = engine.generate(request).await?;
         match generation.next().await {
             Some(Event::Started { prompt_tokens }) => record.usage.prompt_tokens = prompt_tokens,
             Some(Event::Failed(error)) => return Err(error),
@@ -103,7 +131,7 @@ impl Record {
     fn note(&mut self, event: &Event) {
         match event {
             Event::Started { .. } => {}
-            Event::Text { .. } | Event::ToolCall(_) => {
+            Event::Text { .. } | Event::ToolCall { .. } => {
                 self.first.get_or_insert_with(|| self.began.elapsed());
             }
             Event::Finished { reason, usage, .. } => {

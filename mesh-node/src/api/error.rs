@@ -47,6 +47,10 @@ fn row(error: &GenerateError) -> (StatusCode, &'static str, Option<&'static str>
         GenerateError::ContextOverflow { .. } => (StatusCode::BAD_REQUEST, CALLER, Some("context_length_exceeded")),
         GenerateError::Busy { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", Some("busy")),
         GenerateError::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, SERVER, Some("shutting_down")),
+        // The model was there when the name was looked up: that it is gone by now is no fault of the caller's.
+        GenerateError::NotServed { .. } | GenerateError::Unavailable(_) => {
+            (StatusCode::SERVICE_UNAVAILABLE, SERVER, Some("unavailable"))
+        }
         GenerateError::Engine(_) => (StatusCode::INTERNAL_SERVER_ERROR, SERVER, Some("engine_failed")),
     }
 }
@@ -59,7 +63,9 @@ impl From<GenerateError> for ApiError {
         match error {
             GenerateError::Invalid { field, .. } => told.body.param = Some(field),
             GenerateError::Busy { retry_after_s, .. } => told.retry_after_s = Some(retry_after_s.max(1)),
-            GenerateError::ShuttingDown => told.retry_after_s = Some(1),
+            GenerateError::ShuttingDown | GenerateError::NotServed { .. } | GenerateError::Unavailable(_) => {
+                told.retry_after_s = Some(1);
+            }
             GenerateError::ContextOverflow { .. } | GenerateError::Engine(_) => {}
         }
         told
@@ -68,9 +74,17 @@ impl From<GenerateError> for ApiError {
 
 impl From<RouteError> for ApiError {
     fn from(error: RouteError) -> Self {
-        let mut told = Self::new(StatusCode::NOT_FOUND, CALLER, error.to_string());
+        let (status, kind, code) = match &error {
+            RouteError::Unknown { .. } => (StatusCode::NOT_FOUND, CALLER, "model_not_found"),
+            RouteError::Loading { .. } => (StatusCode::SERVICE_UNAVAILABLE, SERVER, "model_loading"),
+            RouteError::Failed { .. } => (StatusCode::SERVICE_UNAVAILABLE, SERVER, "model_failed"),
+        };
+        let mut told = Self::new(status, kind, error.to_string());
         told.body.param = Some("model".into());
-        told.body.code = Some("model_not_found");
+        told.body.code = Some(code);
+        if let RouteError::Loading { retry_after_s, .. } = error {
+            told.retry_after_s = Some(retry_after_s);
+        }
         told
     }
 }
@@ -173,6 +187,8 @@ mod tests {
                 Some(2),
             ),
             (GenerateError::ShuttingDown, 503, SERVER, Some("shutting_down"), None, Some(1)),
+            (GenerateError::NotServed { model: "m".into() }, 503, SERVER, Some("unavailable"), None, Some(1)),
+            (GenerateError::Unavailable("x".into()), 503, SERVER, Some("unavailable"), None, Some(1)),
             (GenerateError::Engine("x".into()), 500, SERVER, Some("engine_failed"), None, None),
         ];
         for (error, status, kind, code, param, retry) in rows {

@@ -57,7 +57,7 @@ fn cors() -> CorsLayer {
         .allow_methods([Method::GET, Method::POST, Method::HEAD, Method::OPTIONS])
         // Mirrored, not `*`: a star does not cover `authorization`.
         .allow_headers(AllowHeaders::mirror_request())
-        .expose_headers([observe::REQUEST_ID, header::RETRY_AFTER])
+        .expose_headers([observe::REQUEST_ID, answer::NODE, answer::ROUTE, header::RETRY_AFTER])
         .max_age(Duration::from_secs(86_400))
 }
 

@@ -3,10 +3,14 @@
 mod config;
 mod env;
 mod log;
+mod manage;
+mod mesh;
 pub mod say;
 mod typed;
 
-pub use config::{Config, Listen, LogFormat, Logging, ModelSource, Serving};
+pub use config::{Command, Config, Console, Listen, LogFormat, Logging, ModelSource, Serving};
 pub use env::Environment;
 pub use log::start as start_log;
+pub use manage::{Ask, CONSOLE_PORT, Manage, TicketTerms};
+pub use mesh::{MeshOptions, Relay, Way};
 pub use typed::Typed;

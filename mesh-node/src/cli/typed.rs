@@ -2,14 +2,17 @@
 //!
 //! A flag stands here when it works. One that does not is unknown, so that nobody believes in it.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, builder::NonEmptyStringValueParser};
 
-use super::LogFormat;
+use super::{LogFormat, manage::ManageVerb};
 
-/// One LLM endpoint, OpenAI's API, models computed in this process by MLX.
+/// One LLM endpoint out of several machines: OpenAI's API, models computed in this process by MLX.
 #[derive(Parser)]
 #[command(name = "mesh-llm", version, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
 pub struct Typed {
@@ -22,14 +25,25 @@ pub struct Typed {
 const EXAMPLES: &str = "Examples:
   mesh-llm --model mesh-tiny --mlx                 the tiny model that lies in this binary
   mesh-llm --mlx-file ~/models/Qwen3-4B-4bit       a folder that you have
+  mesh-llm --mesh-name home --ticket-file t        found a mesh, and write a ticket for it to t
+  mesh-llm --model mesh-tiny --mlx --join-file t   join it, from another machine
+  mesh-llm client --join-file t                    no model here, all of the mesh's
 
-Environment: MESH_LLM_API_KEY (as --api-key), MESH_LLM_LOG or RUST_LOG (what is logged, e.g. debug),
-MESH_LLM_CACHE (default: mesh-llm in XDG_CACHE_HOME or ~/.cache)";
+A ticket is a password. Typed after --join, it shows in the process list and in the shell's history; --join-file and \
+MESH_LLM_JOIN keep it out of both.
+
+Environment: MESH_LLM_API_KEY (as --api-key), MESH_LLM_JOIN (as --join), MESH_LLM_STATE (as --state), MESH_LLM_LOG or \
+RUST_LOG (what is logged, e.g. debug), MESH_LLM_CACHE (files that can be made again; default: mesh-llm in \
+XDG_CACHE_HOME or ~/.cache)";
 
 #[derive(Subcommand)]
 pub(super) enum Verb {
-    /// Serve models (the default)
-    Serve(ServeArgs),
+    /// Serve models (the default); without one, load it later with `mesh-llm load`
+    Serve(Box<ServeArgs>),
+    /// Join a mesh without models of one's own: the local port is a door to it
+    Client(Box<ClientArgs>),
+    #[command(flatten)]
+    Manage(ManageVerb),
 }
 
 #[derive(Args)]
@@ -43,15 +57,6 @@ pub(super) struct ServeArgs {
     /// Serve the MLX model in this folder, or around this file; repeat for more
     #[arg(long = "mlx-file", value_name = "DIR_OR_SAFETENSORS")]
     pub(super) mlx_files: Vec<PathBuf>,
-    /// Port of the API; 0 takes any that is free
-    #[arg(long, default_value_t = 9337)]
-    pub(super) port: u16,
-    /// Address of the API; 0.0.0.0 or :: is every address of this machine
-    #[arg(long, default_value = "127.0.0.1")]
-    pub(super) host: IpAddr,
-    /// Answer only who sends this key; repeat for more (MESH_LLM_API_KEY does not show in the process list)
-    #[arg(long = "api-key", value_name = "KEY", value_parser = NonEmptyStringValueParser::new())]
-    pub(super) api_keys: Vec<String>,
     /// Most tokens of prompt and answer together [default: what the model was made for]
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) ctx_size: Option<u32>,
@@ -61,7 +66,81 @@ pub(super) struct ServeArgs {
     /// Most memory that each model may take, weights and KV cache, e.g. 8GiB [default: what the machine has]
     #[arg(long, value_name = "SIZE")]
     pub(super) max_memory: Option<ByteSize>,
+    #[command(flatten)]
+    pub(super) door: DoorArgs,
+    /// Found a mesh of this name
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["joins", "join_file"], help_heading = "Mesh")]
+    pub(super) mesh_name: Option<String>,
+    /// Write a ticket for the founded mesh to this file, for its owner's eyes only
+    #[arg(long, value_name = "FILE", requires = "mesh_name", help_heading = "Mesh")]
+    pub(super) ticket_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) mesh: MeshArgs,
+}
+
+// The door comes first: a heading holds for all flags behind it.
+#[derive(Args)]
+pub(super) struct ClientArgs {
+    #[command(flatten)]
+    pub(super) door: DoorArgs,
+    #[command(flatten)]
+    pub(super) mesh: MeshArgs,
+}
+
+/// What this node offers to its own machine.
+#[derive(Args)]
+pub(super) struct DoorArgs {
+    /// Port of the API; 0 takes any that is free
+    #[arg(long, default_value_t = 9337)]
+    pub(super) port: u16,
+    /// Address of the API; 0.0.0.0 or :: is every address of this machine
+    #[arg(long, default_value = "127.0.0.1")]
+    pub(super) host: IpAddr,
+    /// Answer only who sends this key; repeat for more (MESH_LLM_API_KEY does not show in the process list)
+    #[arg(long = "api-key", value_name = "KEY", value_parser = NonEmptyStringValueParser::new())]
+    pub(super) api_keys: Vec<String>,
+    /// Port of the management API, on the loopback address only; 0 takes any that is free [default: 3131]
+    #[arg(long, value_name = "PORT")]
+    pub(super) console: Option<u16>,
+    /// No management API: load, unload, status, stop, ticket and expel do not reach this node
+    #[arg(long, conflicts_with = "console")]
+    pub(super) no_console: bool,
+    #[command(flatten)]
+    pub(super) state: StateArg,
     /// How the log is written, to standard error
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub(super) log_format: LogFormat,
+}
+
+/// Where a node keeps what must not be lost.
+#[derive(Args)]
+pub(super) struct StateArg {
+    /// Folder of the node's key, certificates and console token [default: mesh-llm in XDG_STATE_HOME or ~/.local/state]
+    #[arg(long = "state", value_name = "DIR")]
+    pub(super) dir: Option<PathBuf>,
+}
+
+/// How this node meets others.
+#[derive(Args)]
+#[command(next_help_heading = "Mesh")]
+pub(super) struct MeshArgs {
+    /// Join the mesh of this ticket, which then shows in the process list; repeat for more ways in
+    // No parser: clap would print what it refuses, and a ticket is a password.
+    #[arg(long = "join", value_name = "TICKET")]
+    pub(super) joins: Vec<String>,
+    /// Join the mesh of the ticket in this file
+    #[arg(long, value_name = "FILE")]
+    pub(super) join_file: Option<PathBuf>,
+    /// UDP address of the mesh; repeat for more [default: every address, any free port]
+    #[arg(long = "bind", value_name = "ADDR:PORT")]
+    pub(super) binds: Vec<SocketAddr>,
+    /// Use this relay where nodes cannot reach each other directly [default: iroh's public ones]
+    #[arg(long, value_name = "URL")]
+    pub(super) relay: Option<String>,
+    /// Use no relay: nodes that cannot reach each other directly do not meet
+    #[arg(long, conflicts_with = "relay")]
+    pub(super) no_relay: bool,
+    /// Do not look for the mesh's nodes on the local network
+    #[arg(long)]
+    pub(super) no_mdns: bool,
 }

@@ -6,11 +6,22 @@ mod script;
 
 use std::sync::Arc;
 
-use mesh_node::{api, router, server};
-use mesh_proto::Sampling;
+use engine::Engine;
+use mesh_node::{
+    api,
+    local::{LocalEngines, Served},
+    router, server,
+};
+use mesh_proto::{Sampling, record::Capabilities, routing::AttemptConfig};
 use serde_json::{Value, json};
 
 pub use script::ScriptEngine;
+
+/// An engine as a node holds it.
+pub fn served(engine: Arc<dyn Engine>) -> Served {
+    let capabilities = Capabilities::CHAT.and(Capabilities::RESUME);
+    Served { engine, defaults: Sampling::default(), max_concurrency: 64, capabilities }
+}
 
 /// A running node; gone when dropped, with its runtime.
 pub struct Node {
@@ -27,11 +38,15 @@ impl Node {
     }
 
     pub async fn start_with(keys: &[&str]) -> Self {
+        mesh_node::choose_tls();
         let engine = Arc::new(ScriptEngine::new("org/script"));
         let other = Arc::new(ScriptEngine::new("other"));
-        let defaults = Sampling::default();
-        let served = [engine.clone(), other].map(|engine| router::Served { engine, defaults: defaults.clone() });
-        let routes = api::routes(router::Router::new(served.into()), api::Keys::new(keys.iter().copied()));
+        let locals = LocalEngines::default();
+        for engine in [engine.clone(), other] {
+            assert!(locals.add_served(served(engine)));
+        }
+        let router = router::Router::new(locals, AttemptConfig::default());
+        let routes = api::routes(router, api::Keys::new(keys.iter().copied()));
         let bound = server::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let listener = bound.listen().unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());

@@ -11,7 +11,7 @@ use std::{
 use engine::{Engine, EngineLoad, Generation};
 use futures_util::future::{BoxFuture, FutureExt};
 use mesh_proto::{
-    Channel, Event, FinishReason, GenerateError, GenerateRequest, ModelDescriptor, ModelId, Prompt, Role,
+    Channel, Event, FinishReason, GenerateError, GenerateRequest, ModelDescriptor, ModelId, Prompt, Role, TokenId,
     ToolCallDelta, ToolChoice, Usage,
 };
 use tokio::sync::mpsc;
@@ -91,7 +91,8 @@ impl Engine for ScriptEngine {
         self.running.fetch_add(1, Ordering::SeqCst);
         let (running, cancelled) = (self.running.clone(), self.cancelled.clone());
         tokio::spawn(async move {
-            let speaker = Speaker { events, request, usage: Usage { prompt_tokens, ..Usage::default() } };
+            let usage = Usage { prompt_tokens, ..Usage::default() };
+            let speaker = Speaker { events, request, usage, since: Vec::new() };
             if speaker.say(&words, asks_tool).await.is_none() {
                 cancelled.fetch_add(1, Ordering::SeqCst);
             }
@@ -114,10 +115,14 @@ impl Engine for ScriptEngine {
     }
 }
 
+/// Says one answer. Its tokens are 0, 1, 2, …, one a piece of the script; a resumed answer leaves out what its first
+/// tokens settle, so `resume` skips as many pieces as it has tokens.
 struct Speaker {
     events: mpsc::Sender<Event>,
     request: GenerateRequest,
     usage: Usage,
+    /// Tokens since the last ones that were told.
+    since: Vec<TokenId>,
 }
 
 impl Speaker {
@@ -157,15 +162,16 @@ impl Speaker {
         let mut dice = self.request.sampling.seed.unwrap_or_else(|| u64::from(uuid::Uuid::now_v7().as_fields().1) << 9);
         let mut held = String::new();
         for turn in 0.. {
-            if turn == 3 && words == "#FAILMID" {
+            // Who takes over goes on.
+            if turn == 3 && words == "#FAILMID" && self.request.resume.is_empty() {
                 return self.send(Event::Failed(GenerateError::Engine("in the middle".into()))).await;
             }
             if self.usage.completion_tokens == limit {
-                self.flush(&mut held).await?;
+                self.rest(held).await?;
                 return self.finish(FinishReason::Length).await;
             }
             if !endless && turn == pieces.len() {
-                self.flush(&mut held).await?;
+                self.rest(held).await?;
                 return self.finish(FinishReason::Stop).await;
             }
             dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -175,7 +181,7 @@ impl Speaker {
                 turn
             };
             held.push_str(if forced { "x" } else { pieces[pick % pieces.len()] });
-            self.usage.completion_tokens += 1;
+            self.count();
             let stops = &self.request.stop;
             if let Some(at) = stops.iter().filter_map(|stop| held.find(stop)).min() {
                 held.truncate(at);
@@ -187,31 +193,63 @@ impl Speaker {
             let kept = (1..=held.len()).rev().find(keeps).unwrap_or(0);
             let mut said = held.drain(..held.len() - kept).collect();
             self.flush(&mut said).await?;
-            tokio::time::sleep(Duration::from_millis(2)).await;
+            if !self.is_known() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
         }
         None
     }
 
+    /// One more token.
+    fn count(&mut self) {
+        let token = TokenId(self.usage.completion_tokens);
+        self.usage.completion_tokens += 1;
+        if !self.is_known() {
+            self.since.push(token);
+        }
+    }
+
+    /// Whether the client has all tokens so far.
+    fn is_known(&self) -> bool {
+        self.usage.completion_tokens as usize <= self.request.resume.len()
+    }
+
     async fn flush(&mut self, held: &mut String) -> Option<()> {
         let text = std::mem::take(held);
-        if text.is_empty() { Some(()) } else { self.send(text_event(Channel::Content, text)).await }
+        if text.is_empty() { Some(()) } else { self.text_event(Channel::Content, text).await }
+    }
+
+    /// What was held back to the end: `Finished` closes it, so it is said to who resumes too.
+    async fn rest(&mut self, text: String) -> Option<()> {
+        let (channel, tokens) = (Channel::Content, Vec::new());
+        if text.is_empty() { Some(()) } else { self.send(Event::Text { channel, text, tokens }).await }
     }
 
     async fn text(&mut self, channel: Channel, text: &str) -> Option<()> {
-        self.usage.completion_tokens += 1;
-        self.send(text_event(channel, text.into())).await
+        self.count();
+        self.text_event(channel, text.into()).await
+    }
+
+    async fn text_event(&mut self, channel: Channel, text: String) -> Option<()> {
+        let tokens = std::mem::take(&mut self.since);
+        if self.is_known() { Some(()) } else { self.send(Event::Text { channel, text, tokens }).await }
     }
 
     async fn call(&mut self, index: u32, city: &str) -> Option<()> {
+        self.count();
+        let tokens = std::mem::take(&mut self.since);
+        if self.is_known() {
+            return Some(());
+        }
         let first = ToolCallDelta {
             index,
             id: Some(format!("call_{index}")),
             name: Some("get_weather".into()),
             arguments: "{\"city\": ".into(),
         };
-        self.send(Event::ToolCall(first)).await?;
+        self.send(Event::ToolCall { delta: first, tokens: Vec::new() }).await?;
         let rest = ToolCallDelta { index, id: None, name: None, arguments: format!("\"{city}\"}}") };
-        self.send(Event::ToolCall(rest)).await
+        self.send(Event::ToolCall { delta: rest, tokens }).await
     }
 
     async fn finish(self, reason: FinishReason) -> Option<()> {
@@ -221,10 +259,6 @@ impl Speaker {
     async fn send(&self, event: Event) -> Option<()> {
         self.events.send(event).await.ok()
     }
-}
-
-fn text_event(channel: Channel, text: String) -> Event {
-    Event::Text { channel, text, tokens: Vec::new() }
 }
 
 trait Forced {

@@ -48,6 +48,8 @@ pub(super) struct ChatRequest {
     pub(super) tool_choice: Option<Value>,
     pub(super) chat_template_kwargs: Option<BTreeMap<String, Value>>,
     pub(super) reasoning_effort: Option<String>,
+    /// Names the conversation: its requests go where its KV is.
+    pub(super) prompt_cache_key: Option<String>,
 
     // Refused by name, but for the values that ask for nothing.
     pub(super) n: Option<Whole>,
@@ -81,8 +83,6 @@ pub(super) struct ChatRequest {
     _client_metadata: Option<IgnoredAny>,
     #[serde(rename = "service_tier")]
     _service_tier: Option<IgnoredAny>,
-    #[serde(rename = "prompt_cache_key")]
-    _prompt_cache_key: Option<IgnoredAny>,
     #[serde(rename = "prompt_cache_retention")]
     _prompt_cache_retention: Option<IgnoredAny>,
     #[serde(rename = "prompt_cache_options")]
@@ -118,17 +118,20 @@ pub async fn serve(
     Extension(id): Extension<RequestId>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let dto: ChatRequest = parse(&body::read(request).await?)?;
-    let served = router.find(&ModelId::new(&dto.model))?;
-    let head = Head::new("chatcmpl", &id.0, served);
-    let asked = lower::chat(dto, id, &Facts::of(served))?;
-    let mut answer = Answer::begin(&*served.engine, asked.request).await?;
+    let mut dto: ChatRequest = parse(&body::read(request).await?)?;
+    let target = router.find(&ModelId::new(&dto.model)).await?;
+    let head = Head::new("chatcmpl", &id.0, &target);
+    let session = dto.prompt_cache_key.take();
+    let asked = lower::chat(dto, id, &Facts::of(&target))?;
+    let mut answer = Answer::begin(&router, &target, asked.request, session.as_deref()).await?;
     if asked.stream {
-        return Ok(stream::respond(vec![answer], ChatChunks::new(head, asked.include_usage)));
+        let origin = answer.origin();
+        let streamed = stream::respond(vec![answer], ChatChunks::new(head, asked.include_usage));
+        return Ok((origin, streamed).into_response());
     }
     let mut fold = ChatFold::default();
     while let Some(event) = answer.next().await {
         fold.add(event)?;
     }
-    Ok(Json(fold.finish(&head)).into_response())
+    Ok((answer.origin(), Json(fold.finish(&head))).into_response())
 }

@@ -43,6 +43,8 @@ pub(super) struct CompletionRequest {
     pub(super) stop: Option<Strings>,
     pub(super) logit_bias: Option<BTreeMap<String, Number>>,
     pub(super) ignore_eos: Option<bool>,
+    /// Names the conversation: its requests go where its KV is.
+    pub(super) prompt_cache_key: Option<String>,
 
     // Refused by name, but for the values that ask for nothing.
     pub(super) n: Option<Whole>,
@@ -69,8 +71,6 @@ pub(super) struct CompletionRequest {
     _metadata: Option<IgnoredAny>,
     #[serde(rename = "service_tier")]
     _service_tier: Option<IgnoredAny>,
-    #[serde(rename = "prompt_cache_key")]
-    _prompt_cache_key: Option<IgnoredAny>,
     #[serde(rename = "cache_prompt")]
     _cache_prompt: Option<IgnoredAny>,
     #[serde(rename = "safety_identifier")]
@@ -83,23 +83,28 @@ pub async fn serve(
     Extension(id): Extension<RequestId>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let dto: CompletionRequest = parse(&body::read(request).await?)?;
-    let served = router.find(&ModelId::new(&dto.model))?;
-    let head = Head::new("cmpl", &id.0, served);
-    let asked = lower::completions(dto, id, &Facts::of(served))?;
+    let mut dto: CompletionRequest = parse(&body::read(request).await?)?;
+    let target = router.find(&ModelId::new(&dto.model)).await?;
+    let head = Head::new("cmpl", &id.0, &target);
+    let session = dto.prompt_cache_key.take();
+    let asked = lower::completions(dto, id, &Facts::of(&target))?;
     // One refusal refuses all; the others are dropped, and so cancelled.
-    let begin = asked.requests.into_iter().map(|request| Answer::begin(&*served.engine, request));
+    let begin = asked.requests.into_iter().map(|request| Answer::begin(&router, &target, request, session.as_deref()));
     let answers = try_join_all(begin).await?;
     if asked.stream {
-        return Ok(stream::respond(answers, CompletionChunks::new(head, asked.include_usage)));
+        let origin = answers.first().map(Answer::origin);
+        let streamed = stream::respond(answers, CompletionChunks::new(head, asked.include_usage));
+        return Ok((origin.unwrap_or_default(), streamed).into_response());
     }
     let folds = try_join_all(answers.into_iter().map(|mut answer| async move {
         let mut fold = CompletionFold::default();
         while let Some(event) = answer.next().await {
             fold.add(event)?;
         }
-        Ok::<_, GenerateError>(fold)
+        Ok::<_, GenerateError>((fold, answer.origin()))
     }))
     .await?;
-    Ok(Json(CompletionFold::finish(folds, &head)).into_response())
+    let (folds, origins): (Vec<_>, Vec<_>) = folds.into_iter().unzip();
+    let origin = origins.into_iter().next().unwrap_or_default();
+    Ok((origin, Json(CompletionFold::finish(folds, &head))).into_response())
 }

@@ -12,7 +12,7 @@ mod wire;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::router::Served;
+use crate::router::Target;
 
 /// What every chunk and answer of one request repeats.
 #[derive(Clone, Debug)]
@@ -24,13 +24,12 @@ struct Head {
 }
 
 impl Head {
-    fn new(prefix: &str, request: &str, served: &Served) -> Self {
-        let descriptor = served.descriptor();
+    fn new(prefix: &str, request: &str, target: &Target) -> Self {
         Self {
             id: format!("{prefix}-{request}"),
             created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()),
-            model: descriptor.id.to_string(),
-            fingerprint: format!("mesh-llm-{}-{}", env!("CARGO_PKG_VERSION"), descriptor.engine),
+            model: target.id.to_string(),
+            fingerprint: format!("mesh-llm-{}-{}", env!("CARGO_PKG_VERSION"), target.engine),
         }
     }
 }

@@ -4,10 +4,12 @@ use axum::{
     Json,
     extract::{Path, State},
 };
-use mesh_proto::{ModelDescriptor, ModelId};
 use serde::Serialize;
 
-use crate::{api::ApiError, router::Router};
+use crate::{
+    api::ApiError,
+    router::{Listed, RouteError, Router},
+};
 
 /// A model as OpenAI lists it, and what its users ask for next.
 #[derive(Debug, Serialize)]
@@ -20,6 +22,8 @@ pub struct ModelDto {
     engine: String,
     family: String,
     quantization: String,
+    /// Nodes of the mesh that answer for it.
+    owners: usize,
 }
 
 /// All of them.
@@ -29,28 +33,32 @@ pub struct ModelListDto {
     data: Vec<ModelDto>,
 }
 
-impl From<&ModelDescriptor> for ModelDto {
-    fn from(model: &ModelDescriptor) -> Self {
+impl From<Listed> for ModelDto {
+    fn from(model: Listed) -> Self {
         Self {
-            id: model.id.to_string(),
+            id: model.id,
             object: "model",
             created: model.created,
             owned_by: "mesh-llm",
             context_length: model.context_tokens,
-            engine: model.engine.clone(),
-            family: model.family.clone(),
-            quantization: model.quantization.clone(),
+            engine: model.engine,
+            family: model.family,
+            quantization: model.quantization,
+            owners: model.owners,
         }
     }
 }
 
 /// Lists the models.
 pub async fn list(State(router): State<Router>) -> Json<ModelListDto> {
-    let data = router.models().iter().map(|served| served.descriptor().into()).collect();
+    let data = router.list().into_iter().map(ModelDto::from).collect();
     Json(ModelListDto { object: "list", data })
 }
 
 /// One model. Its id may hold slashes, percent-encoded or not.
 pub async fn show(State(router): State<Router>, Path(id): Path<String>) -> Result<Json<ModelDto>, ApiError> {
-    Ok(Json(router.find(&ModelId::new(id))?.descriptor().into()))
+    let models = router.list();
+    let served = models.iter().map(|model| model.id.clone()).collect();
+    let found = models.into_iter().find(|model| model.id == id);
+    Ok(Json(found.ok_or(RouteError::Unknown { asked: id, served })?.into()))
 }

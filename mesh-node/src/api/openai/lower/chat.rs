@@ -49,6 +49,7 @@ pub(in super::super) fn chat(dto: ChatRequest, id: RequestId, facts: &Facts) -> 
         max_tokens: max_tokens(dto.max_tokens, dto.max_completion_tokens)?,
         stop: stops(dto.stop)?,
         ignore_eos: dto.ignore_eos.unwrap_or(false),
+        resume: Vec::new(),
     };
     Ok(AskedChat {
         request,

@@ -56,6 +56,7 @@ pub(in super::super) fn completions(
         max_tokens,
         stop: stop.clone(),
         ignore_eos,
+        resume: Vec::new(),
     });
     Ok(AskedCompletions {
         requests: requests.collect(),

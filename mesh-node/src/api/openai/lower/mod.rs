@@ -9,7 +9,7 @@ use mesh_proto::{GenerateRequest, Sampling};
 pub(super) use chat::chat;
 pub(super) use completions::completions;
 
-use crate::router::Served;
+use crate::router::Target;
 
 /// What lowering must know of the model.
 #[derive(Clone, Debug)]
@@ -21,8 +21,8 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    pub(super) fn of(served: &Served) -> Self {
-        Self { vocab_size: served.descriptor().vocab_size, defaults: served.defaults.clone() }
+    pub(super) fn of(target: &Target) -> Self {
+        Self { vocab_size: target.vocab_size, defaults: target.defaults.clone() }
     }
 }
 

@@ -72,7 +72,8 @@ fn a_plain_request_takes_the_models_defaults() {
       "tool_choice": "Auto",
       "max_tokens": null,
       "stop": [],
-      "ignore_eos": false
+      "ignore_eos": false,
+      "resume": []
     }
     "#);
 }
@@ -165,7 +166,8 @@ fn every_field_that_works_arrives() {
       "stop": [
         "END"
       ],
-      "ignore_eos": true
+      "ignore_eos": true,
+      "resume": []
     }
     "#);
 }

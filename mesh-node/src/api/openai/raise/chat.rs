@@ -72,7 +72,7 @@ impl ChatFold {
             Event::Started { .. } => {}
             Event::Text { channel: Channel::Content, text, .. } => self.content.push_str(&text),
             Event::Text { channel: Channel::Reasoning, text, .. } => self.reasoning.push_str(&text),
-            Event::ToolCall(delta) => self.call(delta)?,
+            Event::ToolCall { delta, .. } => self.call(delta)?,
             Event::Finished { reason, usage, .. } => self.end = Some((reason, usage)),
             Event::Failed(error) => return Err(error),
         }
@@ -221,7 +221,7 @@ impl Raise for ChatChunks {
             Event::Text { channel: Channel::Reasoning, text, .. } => {
                 Delta { reasoning_content: Some(text.clone()), reasoning: Some(text), ..Delta::default() }
             }
-            Event::ToolCall(ToolCallDelta { index, id, name, arguments }) => {
+            Event::ToolCall { delta: ToolCallDelta { index, id, name, arguments }, .. } => {
                 let kind = id.is_some().then_some("function");
                 let call = CallDelta { index, id, kind, function: FunctionDelta { name, arguments } };
                 Delta { tool_calls: Some([call]), ..Delta::default() }

@@ -58,7 +58,7 @@ impl CompletionFold {
     /// Takes the next event; the error of `Failed` is handed back.
     pub(in super::super) fn add(&mut self, event: Event) -> Result<(), GenerateError> {
         match event {
-            Event::Started { .. } | Event::ToolCall(_) => {}
+            Event::Started { .. } | Event::ToolCall { .. } => {}
             Event::Text { text, .. } => self.text.push_str(&text),
             Event::Finished { reason, usage, .. } => self.end = Some((reason, usage)),
             Event::Failed(error) => return Err(error),
@@ -106,7 +106,7 @@ impl Raise for CompletionChunks {
 
     fn event(&mut self, index: u32, event: Event) -> Result<Vec<Completion>, GenerateError> {
         match event {
-            Event::Started { .. } | Event::ToolCall(_) => Ok(Vec::new()),
+            Event::Started { .. } | Event::ToolCall { .. } => Ok(Vec::new()),
             Event::Text { text, .. } => Ok(self.chunk(Choice { index, text, logprobs: None, finish_reason: None })),
             Event::Finished { reason, usage, .. } => {
                 self.usage = sum(self.usage, usage);

@@ -21,12 +21,13 @@ fn finished(reason: FinishReason) -> Event {
 }
 
 fn call(index: u32, first: Option<(&str, &str)>, arguments: &str) -> Event {
-    Event::ToolCall(ToolCallDelta {
+    let delta = ToolCallDelta {
         index,
         id: first.map(|(id, _)| id.to_owned()),
         name: first.map(|(_, name)| name.to_owned()),
         arguments: arguments.to_owned(),
-    })
+    };
+    Event::ToolCall { delta, tokens: Vec::new() }
 }
 
 fn thought() -> Vec<Event> {

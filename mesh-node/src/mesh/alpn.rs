@@ -1,0 +1,15 @@
+//! The protocols that nodes speak, by name and version; must not know any of them.
+
+/// Admission: the only one open to strangers.
+pub(crate) const ADMIT: &[u8] = b"mesh-llm/admit/1";
+/// Anti-entropy and probes.
+pub(crate) const MESH: &[u8] = b"mesh-llm/mesh/1";
+/// Generations.
+pub(crate) const INFER: &[u8] = mesh_proto::infer::ALPN;
+/// The fast path of records.
+pub(crate) const GOSSIP: &[u8] = iroh_gossip::ALPN;
+
+/// What a node's record says it speaks.
+pub(crate) fn all() -> Vec<String> {
+    [ADMIT, MESH, INFER, GOSSIP].iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect()
+}
