@@ -1,16 +1,37 @@
 //! A conversation in the shape that chat templates read; must not know any API's JSON.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::codec::{CapError, at_most, cap, weighed};
 
 /// A conversation to be rendered by the model's own chat template.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ChatPrompt {
     /// The turns, oldest first.
+    #[serde(deserialize_with = "messages")]
     pub messages: Vec<Message>,
     /// The functions the model may call; empty: none offered.
+    #[serde(deserialize_with = "at_most::<{ ChatPrompt::MAX_TOOLS }, _, _>")]
     pub tools: Vec<ToolDefinition>,
     /// `enable_thinking` of the template; `None` leaves the template's own default.
     pub enable_thinking: Option<bool>,
+}
+
+impl ChatPrompt {
+    /// Most turns, each call in one of them counted like a turn. Guess: a hundred times a long day's conversation.
+    pub const MAX_MESSAGES: usize = 16_384;
+    /// Most functions. Guess: thirty times what OpenAI takes.
+    pub const MAX_TOOLS: usize = 4_096;
+
+    pub(crate) fn check(&self) -> Result<(), CapError> {
+        cap("messages", self.messages.iter().map(Message::weight).sum(), Self::MAX_MESSAGES)?;
+        cap("tools", self.tools.len(), Self::MAX_TOOLS)?;
+        self.messages.iter().try_for_each(|message| cap("tool_calls", message.tool_calls.len(), Message::MAX_CALLS))
+    }
+}
+
+fn messages<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Message>, D::Error> {
+    weighed(deserializer, ChatPrompt::MAX_MESSAGES, Message::weight)
 }
 
 /// Who speaks. `Developer` is what newer clients say for `System`; templates see `system`.
@@ -39,6 +60,7 @@ pub struct Message {
     /// What the assistant thought, for templates that keep it.
     pub reasoning: Option<String>,
     /// The calls of an assistant turn.
+    #[serde(deserialize_with = "at_most::<{ Message::MAX_CALLS }, _, _>")]
     pub tool_calls: Vec<ToolCall>,
     /// On a tool turn: the call it answers.
     pub tool_call_id: Option<String>,
@@ -47,6 +69,14 @@ pub struct Message {
 }
 
 impl Message {
+    /// Most calls of one turn.
+    pub const MAX_CALLS: usize = 4_096;
+
+    /// What it counts as among a conversation's turns.
+    fn weight(&self) -> usize {
+        1 + self.tool_calls.len()
+    }
+
     /// A plain text turn.
     pub fn text(role: Role, content: impl Into<String>) -> Self {
         Self {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::TokenId;
+use crate::{TokenId, codec::at_most};
 
 /// Adds to one token's logit before anything else is done.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,6 +29,7 @@ pub struct Sampling {
     /// `None`: the engine draws one.
     pub seed: Option<u64>,
     /// Per-token additions.
+    #[serde(deserialize_with = "at_most::<{ Sampling::MAX_BIASES }, _, _>")]
     pub logit_bias: Vec<LogitBias>,
 }
 
@@ -39,6 +40,9 @@ impl Default for Sampling {
 }
 
 impl Sampling {
+    /// Most biases.
+    pub const MAX_BIASES: usize = 65_536;
+
     /// Whether the likeliest token is always taken.
     pub fn is_greedy(&self) -> bool {
         self.temperature == 0.0 || self.top_k == 1

@@ -274,6 +274,16 @@ fn a_goodbye_of_an_earlier_life_is_not_one_of_this() {
 }
 
 #[test]
+fn a_node_that_outran_its_own_past_refutes_and_says_goodbye_in_its_new_life() {
+    let mut outran = Suspicion::new(id(1), LIFE, Config::default(), 1);
+    outran.handle(Input::Outran { incarnation: LIFE + 9 }, Millis(0));
+    assert_eq!(outran.farewell(), ProbeFrame::Leave { incarnation: LIFE + 9 });
+    let accused = ProbeFrame::Accuse { node: id(1), incarnation: LIFE + 9 };
+    outran.handle(Input::Frame { from: id(2), frame: accused }, Millis(0));
+    assert_eq!(outran.incarnation(), LIFE + 10);
+}
+
+#[test]
 fn a_liars_accusations_kill_nobody_and_move_the_accused_at_most_once_a_second() {
     let mut world = World::new(5);
     for at in (3_000..13_000).step_by(10) {
@@ -364,13 +374,36 @@ fn in_a_big_mesh_an_accusation_makes_those_who_do_not_watch_look_for_themselves(
     wake(&mut alone, Millis(1_500));
     alone.handle(Input::Heard(id(4)), Millis(1_500));
     assert_eq!(alone.health(&id(4)), None);
-    wake(&mut alone, Millis(1_600));
+    wake(&mut alone, Millis(4_100));
     assert!(matches!(alone.health(&id(3)), Some(Health::Dead { .. })));
+    let told = std::iter::from_fn(|| alone.poll_effect()).any(|effect| matches!(effect, Effect::Declare { .. }));
+    assert!(!told, "all were told already");
     // A liar cannot make it look at more than so many.
-    for n in 0..200u64 {
-        alone.handle(accuse(key(n).id()), Millis(1_700));
+    for n in 0..2_000u64 {
+        alone.handle(accuse(key(n).id()), Millis(4_200));
     }
-    assert!(alone.iter().count() <= 65);
+    assert!(alone.iter().count() <= 1_025);
+    let probes = |alone: &mut Suspicion| std::iter::from_fn(|| alone.poll_effect()).filter(probes).count();
+    probes(&mut alone);
+    wake(&mut alone, Millis(4_700 + 499));
+    assert!((1..=64).contains(&probes(&mut alone)), "64 looks at a time");
+}
+
+fn probes(effect: &Effect) -> bool {
+    matches!(effect, Effect::Send { frame: ProbeFrame::Ping(_), .. })
+}
+
+#[test]
+fn in_a_big_mesh_who_refutes_an_accusation_in_time_is_not_dialled_by_all() {
+    let mut alone = Suspicion::new(id(1), LIFE, Config::default(), 1);
+    let accused = ProbeFrame::Accuse { node: id(3), incarnation: LIFE };
+    alone.handle(Input::Frame { from: id(2), frame: accused }, Millis(0));
+    // An older word does not clear it, the next life does.
+    alone.handle(Input::Said { node: id(3), incarnation: LIFE }, Millis(100));
+    assert!(alone.health(&id(3)).is_some());
+    alone.handle(Input::Said { node: id(3), incarnation: LIFE + 1 }, Millis(400));
+    assert_eq!((alone.health(&id(3)), alone.next_wakeup()), (None, None));
+    assert!(!std::iter::from_fn(|| alone.poll_effect()).any(|effect| probes(&effect)));
 }
 
 #[test]

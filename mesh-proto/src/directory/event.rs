@@ -83,7 +83,8 @@ pub enum Effect {
     /// Try to connect: it was known, and nobody here speaks with it.
     Reach(Contact),
     /// A record of this node is about that is not older than its own (its clock went back, or its key is used
-    /// twice). Publish one with an incarnation above this.
+    /// twice). Publish one with an incarnation above this, and tell the failure detector
+    /// ([`crate::suspicion::Input::Outran`]).
     Outrun(Version),
     /// A peer sent what no honest node sends. One is enough to close the connection.
     Offence {

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::{Aged, Announce, Effect, Entry, Gone, Input, budget::Budget, store::Store};
+use super::{Aged, Announce, Effect, Entry, Gone, Input, Judge, budget::Budget, store::Store};
 use crate::{
     codec::{self, CodecError, Ext},
     dice::Dice,
     identity::{NodeId, RevocationList, Revocations, Signed},
-    record::RecordRefusal,
+    record::{Checker, RecordRefusal, Version},
     time::{Millis, Now},
 };
 
@@ -39,9 +39,9 @@ pub(super) struct Link {
 
 /// One node's view of the mesh.
 #[derive(Debug)]
-pub struct Directory {
+pub struct Directory<J = Checker> {
     pub(super) me: NodeId,
-    pub(super) store: Store,
+    pub(super) store: Store<J>,
     pub(super) links: BTreeMap<NodeId, Link>,
     resting: BTreeMap<NodeId, (Millis, Link)>,
     pub(super) effects: VecDeque<Effect>,
@@ -50,16 +50,25 @@ pub struct Directory {
     round: u64,
     next_round: Millis,
     pub(super) again: Option<(Millis, NodeId)>,
+    /// When somebody's unsigned word on this node was last followed.
+    pub(super) outran: Option<Millis>,
 }
 
 impl Directory {
     /// An empty directory of the node `me`, with the revocations it knows from its disk.
     pub fn new(me: NodeId, revocations: Revocations, seed: u64, now: Millis) -> Self {
+        Self::with_judge(me, revocations, Checker::default(), seed, now)
+    }
+}
+
+impl<J: Judge> Directory<J> {
+    /// The same with a judge of the caller's.
+    pub fn with_judge(me: NodeId, revocations: Revocations, judge: J, seed: u64, now: Millis) -> Self {
         let mut dice = Dice::new(seed);
         let first = now + Millis(dice.below(ROUND.0 as usize) as u64);
         Self {
             me,
-            store: Store::new(me, revocations),
+            store: Store::new(me, revocations, judge),
             links: BTreeMap::new(),
             resting: BTreeMap::new(),
             effects: VecDeque::new(),
@@ -68,6 +77,7 @@ impl Directory {
             round: 0,
             next_round: first,
             again: None,
+            outran: None,
         }
     }
 
@@ -140,7 +150,7 @@ impl Directory {
     }
 
     fn wake(&mut self, now: Now) {
-        while let Some(node) = self.store.due(now.local) {
+        for node in self.store.due(now.local) {
             self.fall(node, Gone::Expired, now);
         }
         if let Some((at, peer)) = self.again
@@ -214,7 +224,8 @@ impl Directory {
 
     fn publish(&mut self, record: Signed<crate::record::Record>, now: Now) {
         let aged = Aged { age: Millis(0), record };
-        match self.store.insert(&aged, now) {
+        let claim = self.store.judge.claim(&aged.record).map_err(RecordRefusal::Codec);
+        match claim.and_then(|claim| self.store.insert(claim, &aged, now).map(|()| claim.0)) {
             Ok(node) => {
                 self.effects.push_back(Effect::Changed(node));
                 self.effects.push_back(Effect::Broadcast(Announce { aged, ext: Ext::default() }));
@@ -262,23 +273,23 @@ impl Directory {
     }
 
     fn take(&mut self, aged: &Aged, now: Now) -> Result<(), RecordRefusal> {
-        if let Some(refusal) = self.own_echo(aged) {
-            return Err(refusal);
+        let (node, version) = self.store.judge.claim(&aged.record)?;
+        if node == self.me {
+            self.own_echo(aged, version);
+            return Err(RecordRefusal::Own);
         }
-        let node = self.store.insert(aged, now)?;
+        self.store.insert((node, version), aged, now)?;
         self.effects.push_back(Effect::Changed(node));
         Ok(())
     }
 
     /// A record of this node, from outside: not to be taken, but to be outrun if it is not older.
-    fn own_echo(&mut self, aged: &Aged) -> Option<RecordRefusal> {
-        let claim = aged.record.claim().ok().filter(|claim| claim.node == self.me)?;
+    fn own_echo(&mut self, aged: &Aged, version: Version) {
         let own = self.get(&self.me);
-        let echo = own.is_some_and(|own| own.signed == aged.record || own.record.version > claim.version);
+        let echo = own.is_some_and(|own| own.signed == aged.record || own.record.version > version);
         if !echo && aged.record.verify(&self.me).is_ok() {
-            self.effects.push_back(Effect::Outrun(claim.version));
+            self.effects.push_back(Effect::Outrun(version));
         }
-        Some(RecordRefusal::Own)
     }
 
     /// A frame that cannot be read. Another release's limits are no offence; nonsense is.

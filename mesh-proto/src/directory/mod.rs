@@ -18,6 +18,7 @@
 mod budget;
 mod event;
 mod frame;
+mod judge;
 mod machine;
 mod range;
 mod store;
@@ -25,6 +26,7 @@ mod sync;
 
 pub use event::{Effect, Input};
 pub use frame::{Aged, Announce, Item, SyncFrame};
+pub use judge::{Believed, Judge};
 pub use machine::{Directory, MAX_NODES, REACH_EVERY, ROUND};
 pub use range::{Range, RangeDigest};
 pub use store::{Entry, Gone};

@@ -80,3 +80,45 @@ pub(super) fn digest<V>(map: &BTreeMap<NodeId, V>, range: Range, term: impl Fn(&
     }
     RangeDigest { range, count, sum: sum.to_le_bytes() }
 }
+
+/// Counts and sums of all ranges of up to 8 bits, kept as entries come and go: 273 of them, 9 KB. The digest of a
+/// whole mesh is asked for each round, and a walk over 10,000 entries costs 100 µs.
+#[derive(Debug)]
+pub(super) struct Sums(Vec<(u32, u128)>);
+
+impl Default for Sums {
+    fn default() -> Self {
+        Self(vec![(0, 0); Self::START[3]])
+    }
+}
+
+impl Sums {
+    /// Where the ranges of 0, 4 and 8 bits begin, and their end.
+    const START: [usize; 4] = [0, 1, 17, 273];
+
+    fn places(node: &NodeId) -> [usize; 3] {
+        let first = usize::from(node.0[0]);
+        [Self::START[0], Self::START[1] + (first >> 4), Self::START[2] + first]
+    }
+
+    pub(super) fn add(&mut self, node: &NodeId, term: u128) {
+        for place in Self::places(node) {
+            let (count, sum) = &mut self.0[place];
+            (*count, *sum) = (count.saturating_add(1), sum.wrapping_add(term));
+        }
+    }
+
+    pub(super) fn remove(&mut self, node: &NodeId, term: u128) {
+        for place in Self::places(node) {
+            let (count, sum) = &mut self.0[place];
+            (*count, *sum) = (count.saturating_sub(1), sum.wrapping_sub(term));
+        }
+    }
+
+    /// A range's digest, if it is one of those that are kept.
+    pub(super) fn digest(&self, range: Range) -> Option<RangeDigest> {
+        let start = Self::START.get(usize::from(range.bits / 4)).filter(|_| range.bits <= 8)?;
+        let (count, sum) = *self.0.get(start + (usize::from(range.prefix) >> (16 - range.bits)))?;
+        Some(RangeDigest { range, count, sum: sum.to_le_bytes() })
+    }
+}

@@ -1,14 +1,14 @@
 //! The map itself: records that stand, tombstones of those that fell; must not know peers or frames.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{collections::BTreeMap, ops::Deref, sync::Arc};
 
 use super::{
-    Aged, Item, MAX_NODES, Range, RangeDigest,
-    range::{digest, term},
+    Aged, Believed, Item, Judge, MAX_NODES, Range, RangeDigest,
+    range::{Sums, digest},
 };
 use crate::{
-    identity::{Contact, MembershipCert, NodeId, Revocations, SKEW, Signed},
-    record::{Checker, Record, RecordRefusal, Version},
+    identity::{Contact, NodeId, Revocations, SKEW},
+    record::{RecordRefusal, Version},
     time::{Millis, Now, UnixMillis},
 };
 
@@ -20,22 +20,28 @@ const MAX_CONTACTS: usize = 256;
 /// A record that stands.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// What it says.
-    pub record: Record,
-    /// As it was signed, to hand on.
-    pub signed: Signed<Record>,
-    /// Its node's certificate.
-    pub cert: MembershipCert,
+    body: Arc<Believed>,
     age: Millis,
     since: Millis,
     until: Millis,
-    term: u128,
+}
+
+impl Deref for Entry {
+    type Target = Believed;
+    fn deref(&self) -> &Believed {
+        &self.body
+    }
 }
 
 impl Entry {
     /// How long ago it was signed.
     pub fn age(&self, now: Millis) -> Millis {
         self.age + now.since(self.since)
+    }
+
+    /// The record as it can be kept and shared.
+    pub fn body(&self) -> &Arc<Believed> {
+        &self.body
     }
 
     /// When it falls, unless a newer one comes.
@@ -71,23 +77,26 @@ struct Tomb {
 }
 
 #[derive(Debug)]
-pub(super) struct Store {
+pub(super) struct Store<J> {
     me: NodeId,
     live: BTreeMap<NodeId, Entry>,
-    ends: BTreeSet<(Millis, NodeId)>,
+    sums: Sums,
+    /// No record ends before this. Found anew when it has passed: renewals move it far ahead.
+    first_end: Option<Millis>,
     tombs: BTreeMap<NodeId, Tomb>,
-    checker: Checker,
+    pub(super) judge: J,
     pub(super) revocations: Revocations,
 }
 
-impl Store {
-    pub(super) fn new(me: NodeId, revocations: Revocations) -> Self {
+impl<J: Judge> Store<J> {
+    pub(super) fn new(me: NodeId, revocations: Revocations, judge: J) -> Self {
         Self {
             me,
             live: BTreeMap::new(),
-            ends: BTreeSet::new(),
+            sums: Sums::default(),
+            first_end: None,
             tombs: BTreeMap::new(),
-            checker: Checker::default(),
+            judge,
             revocations,
         }
     }
@@ -106,10 +115,13 @@ impl Store {
         live.max(self.tombs.get(node).map(|tomb| tomb.version))
     }
 
-    /// Takes a record if it is believed and newer. Gives the node.
-    pub(super) fn insert(&mut self, aged: &Aged, now: Now) -> Result<NodeId, RecordRefusal> {
-        let claim = aged.record.claim()?;
-        let (node, version) = (claim.node, claim.version);
+    /// Takes a record that claims to be this node's in this version, if it is believed and newer.
+    pub(super) fn insert(
+        &mut self,
+        (node, version): (NodeId, Version),
+        aged: &Aged,
+        now: Now,
+    ) -> Result<(), RecordRefusal> {
         if let Some(known) = self.version(&node) {
             let equal = version == known && self.live.get(&node).is_some_and(|e| e.signed != aged.record);
             // A replay is turned away before it costs a signature check; a second word of one version is not.
@@ -117,14 +129,15 @@ impl Store {
                 return Err(RecordRefusal::Stale);
             }
             if equal {
-                self.checker.check(&aged.record, &self.revocations, now.unix)?;
+                self.judge.judge(&aged.record, &self.revocations, now.unix)?;
                 return Err(RecordRefusal::Equivocation);
             }
         }
         if self.live.len() >= MAX_NODES && !self.live.contains_key(&node) {
             return Err(RecordRefusal::Full);
         }
-        let (record, cert) = self.checker.check(&aged.record, &self.revocations, now.unix)?;
+        let body = self.judge.judge(&aged.record, &self.revocations, now.unix)?;
+        let record = &body.record;
         // Nobody can make a record younger than its own date allows.
         let age = aged.age.max(now.unix.since(record.issued_at.after(SKEW)));
         if age >= record.lifetime {
@@ -136,42 +149,35 @@ impl Store {
         {
             // Said before it fell, heard after: the fence moves, the dead stay dead. A later start is another life.
             tomb.version = version;
-            tomb.until = tomb.until.max(cert.not_after.after(SKEW));
+            tomb.until = tomb.until.max(body.cert.not_after.after(SKEW));
             return Err(RecordRefusal::Stale);
         }
         self.tombs.remove(&node);
-        self.stand(Entry {
-            signed: aged.record.clone(),
-            age,
-            since: now.local,
-            until: Self::end(&record, &cert, age, now),
-            term: term(&node, version),
-            record,
-            cert,
-        });
-        Ok(node)
+        let until = Self::end(&body, age, now);
+        self.stand(Entry { body, age, since: now.local, until });
+        Ok(())
     }
 
-    fn end(record: &Record, cert: &MembershipCert, age: Millis, now: Now) -> Millis {
-        let member = cert.not_after.after(SKEW).since(now.unix);
-        now.local + (record.lifetime - age).min(member)
+    fn end(body: &Believed, age: Millis, now: Now) -> Millis {
+        let member = body.cert.not_after.after(SKEW).since(now.unix);
+        now.local + (body.record.lifetime - age).min(member)
     }
 
     fn stand(&mut self, entry: Entry) {
-        let node = entry.record.node;
-        if let Some(old) = self.live.get(&node) {
-            self.ends.remove(&(old.until, node));
-        }
+        let (node, term, until) = (entry.record.node, entry.term, entry.until);
         if node != self.me {
-            self.ends.insert((entry.until, node));
+            self.first_end = Some(self.first_end.map_or(until, |first| first.min(until)));
         }
-        self.live.insert(node, entry);
+        if let Some(old) = self.live.insert(node, entry) {
+            self.sums.remove(&node, old.term);
+        }
+        self.sums.add(&node, term);
     }
 
     /// The record falls and leaves a tombstone. Whether there was one.
     pub(super) fn bury(&mut self, node: &NodeId, why: Gone, now: Now) -> bool {
         let Some(entry) = self.live.remove(node) else { return false };
-        self.ends.remove(&(entry.until, *node));
+        self.sums.remove(node, entry.term);
         self.tombs.retain(|_, tomb| tomb.until >= now.unix);
         if self.tombs.len() >= MAX_TOMBS
             && let Some(first) = self.tombs.iter().min_by_key(|(_, tomb)| tomb.until).map(|(node, _)| *node)
@@ -185,19 +191,26 @@ impl Store {
             version: entry.record.version,
             since: now.local,
             until: entry.cert.not_after.after(SKEW),
-            contact: (worth && contacts < MAX_CONTACTS).then_some(entry.record.contact),
+            contact: (worth && contacts < MAX_CONTACTS).then(|| entry.record.contact.clone()),
         };
         self.tombs.insert(*node, tomb);
         true
     }
 
-    /// The first end that is due, if one is.
-    pub(super) fn due(&self, now: Millis) -> Option<NodeId> {
-        self.ends.first().filter(|(end, _)| *end <= now).map(|(_, node)| *node)
+    /// Whose records end by now.
+    pub(super) fn due(&mut self, now: Millis) -> Vec<NodeId> {
+        if self.first_end.is_none_or(|first| first > now) {
+            return Vec::new();
+        }
+        let others = || self.live.iter().filter(|(node, _)| **node != self.me);
+        let due: Vec<NodeId> = others().filter(|(_, entry)| entry.until <= now).map(|(node, _)| *node).collect();
+        self.first_end = others().map(|(_, entry)| entry.until).filter(|until| *until > now).min();
+        due
     }
 
+    /// Nothing ends before this.
     pub(super) fn next_end(&self) -> Option<Millis> {
-        self.ends.first().map(|(end, _)| *end)
+        self.first_end
     }
 
     /// Everybody whose membership the present list takes back.
@@ -217,7 +230,7 @@ impl Store {
     }
 
     pub(super) fn digest(&self, range: Range) -> RangeDigest {
-        digest(&self.live, range, |entry| entry.term)
+        self.sums.digest(range).unwrap_or_else(|| digest(&self.live, range, |entry| entry.term))
     }
 
     /// All that is known in a range, the fallen too, so that nobody sends them again.

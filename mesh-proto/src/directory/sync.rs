@@ -1,9 +1,10 @@
 //! Push-pull anti-entropy: what is answered to each frame; must not know why a record is believed.
 
-use super::{Aged, Directory, Effect, Item, Range, RangeDigest, SyncFrame};
+use super::{Aged, Directory, Effect, Item, Judge, ROUND, Range, RangeDigest, SyncFrame};
 use crate::{
     codec::{self, Ext},
-    identity::{NodeId, SKEW},
+    identity::NodeId,
+    record::Version,
     time::{Millis, Now},
 };
 
@@ -15,7 +16,7 @@ const OVERHEAD: usize = 80;
 /// What a frame is charged beside its bytes.
 const FRAME_CHARGE: u64 = 256;
 
-impl Directory {
+impl<J: Judge> Directory<J> {
     /// Opens a round with a peer.
     pub(super) fn ask(&mut self, peer: NodeId) {
         if self.links.contains_key(&peer) {
@@ -140,18 +141,26 @@ impl Directory {
             self.store.version(node).is_none_or(|known| known < **version) && !self.store.revocations.expels(node)
         });
         let nodes: Vec<NodeId> = news.map(|(node, _)| *node).filter(|node| *node != self.me).collect();
-        // Somebody knows a later life of this node than it does itself. The claim is not signed, so it counts only
-        // where following it cannot lead into the future.
-        let own = self.store.version(&self.me).unwrap_or_default();
-        if let Some(version) = theirs.get(&self.me).copied().filter(|version| *version > own)
-            && version.incarnation <= now.unix.after(SKEW).0
-        {
-            self.effects.push_back(Effect::Outrun(version));
+        if let Some(version) = theirs.get(&self.me) {
+            self.told_of_oneself(*version, now);
         }
         if !nodes.is_empty() && self.may_send(peer, nodes.len() * 32, now.local) {
             self.effects.push_back(Effect::Send { to: peer, frame: SyncFrame::Want { nodes, ext: Ext::default() } });
         }
         self.push(peer, &lacks, now.local);
+    }
+
+    /// Somebody knows a later life of this node than it does itself. The claim is not signed, so it counts once a
+    /// round, and only where following it does not lead into the future: an incarnation ahead of this node's clock
+    /// is refused by all whose clocks are behind, and a liar could make it vanish so. A node whose clock went back
+    /// behind its last start is told again, until its clock has passed that.
+    fn told_of_oneself(&mut self, version: Version, now: Now) {
+        let own = self.store.version(&self.me).unwrap_or_default();
+        let rested = self.outran.is_none_or(|at| now.local.since(at) >= ROUND);
+        if version > own && version.incarnation <= now.unix.0 && rested {
+            self.outran = Some(now.local);
+            self.effects.push_back(Effect::Outrun(version));
+        }
     }
 
     /// Sends records, as many as one frame and the peer's budget hold.

@@ -19,7 +19,7 @@ pub const STAGGER: Millis = Millis(1000);
 /// Origin: one round of anti-entropy (2 s) and a margin. Cost: a new mesh's first election is that much later.
 pub const WARM_UP: Millis = Millis(2500);
 
-/// Who claims and has not loaded after this long is passed over. Unit: seconds. Default: 120. Origin: guess, 60 GB
+/// Who claims and has not loaded after this long is passed over, until it is ready or has claimed nothing for as long. Unit: seconds. Default: 120. Origin: guess, 60 GB
 /// from a disk of 0.5 GB/s. Cost: how long a node that only says that it loads can keep a model from the mesh.
 pub const LOAD_BOUND: Millis = Millis::secs(120);
 
@@ -69,8 +69,11 @@ struct Peer {
     ready: bool,
     weight: Weight,
     claim: Option<Claim>,
-    /// When this claim was first seen.
-    since: Millis,
+    /// Since when it says that it loads and was not ready. Neither another term, nor another place, nor a pause
+    /// between two claims begins this anew.
+    loading_since: Option<Millis>,
+    /// When it last claimed to load.
+    loading_at: Millis,
     score: f64,
 }
 
@@ -136,14 +139,33 @@ impl ModelState {
             return;
         };
         let before = self.peers.get(&node).copied();
-        let same = |old: &Peer| old.claim.map(|c| (c.slot, c.term)) == view.claim.map(|c| (c.slot, c.term));
-        let since = before.filter(same).map_or(at.now, |old| old.since);
+        let loads = view.claim.is_some_and(|claim| claim.phase == Phase::Loading) && !view.ready;
+        let serves = view.ready || view.claim.is_some_and(|claim| claim.phase == Phase::Serving);
+        let (mut loading_since, mut loading_at) =
+            before.map_or((None, at.now), |old| (old.loading_since, old.loading_at));
+        if before.is_some_and(|old| old.loading()) {
+            loading_at = at.now;
+        }
+        if serves || at.now.since(loading_at) >= LOAD_BOUND {
+            loading_since = None;
+        }
+        if loads {
+            (loading_since, loading_at) = (loading_since.or(Some(at.now)), at.now);
+        }
         if let Some(claim) = view.claim {
             // A claim of the past is harmless here: it loses against the one that succeeded it.
             let _ = self.fence.admit(self.model, claim.slot, claim.term);
         }
         let score = score(self.model, node, view.weight);
-        let peer = Peer { draining, ready: view.ready, weight: view.weight, claim: view.claim, since, score };
+        let peer = Peer {
+            draining,
+            ready: view.ready,
+            weight: view.weight,
+            claim: view.claim,
+            loading_since,
+            loading_at,
+            score,
+        };
         self.peers.insert(node, peer);
         let left = before.and_then(|old| old.claim).filter(|_| view.claim.is_none());
         if let Some(claim) = left
@@ -212,7 +234,7 @@ impl ModelState {
             self.loading |= load;
             return Some(Outcome::Claimed { load });
         }
-        let overdue = |peer: &Peer| peer.loading().then_some(peer.since + LOAD_BOUND).filter(|end| *end > at.now);
+        let overdue = |peer: &Peer| peer.load_ends().filter(|end| *end > at.now);
         let shunned = at.shunned.iter().filter(|(node, _)| self.peers.contains_key(*node)).map(|(_, until)| *until);
         self.due = (claim_at.map(|(_, when)| when).into_iter())
             .chain(self.wanted.next_wakeup())
@@ -281,9 +303,14 @@ impl Peer {
         self.claim.is_some_and(|claim| claim.phase == Phase::Loading)
     }
 
+    /// When its load has taken too long, if it loads.
+    fn load_ends(&self) -> Option<Millis> {
+        self.loading_since.filter(|_| self.loading()).map(|since| since + LOAD_BOUND)
+    }
+
     /// Whether this peer hosts or could host at all.
     fn counts(&self, node: NodeId, at: &Situation<'_>) -> bool {
-        let overdue = self.loading() && at.now.since(self.since) >= LOAD_BOUND;
+        let overdue = self.load_ends().is_some_and(|end| end <= at.now);
         let shunned = at.shunned.get(&node).is_some_and(|until| *until > at.now);
         !self.draining && !overdue && !shunned
     }

@@ -1,6 +1,6 @@
 //! What happens next; must not know what it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::time::Millis;
 
@@ -8,13 +8,12 @@ use crate::time::Millis;
 #[derive(Clone, Debug)]
 pub(super) struct Agenda<E> {
     now: Millis,
-    count: u64,
-    events: BTreeMap<(Millis, u64), E>,
+    events: BTreeMap<Millis, VecDeque<E>>,
 }
 
 impl<E> Agenda<E> {
     pub(super) fn new() -> Self {
-        Self { now: Millis(0), count: 0, events: BTreeMap::new() }
+        Self { now: Millis(0), events: BTreeMap::new() }
     }
 
     pub(super) fn now(&self) -> Millis {
@@ -23,18 +22,22 @@ impl<E> Agenda<E> {
 
     /// Puts `event` down for `at`, or for now where that is past.
     pub(super) fn put(&mut self, at: Millis, event: E) {
-        self.count += 1;
-        self.events.insert((at.max(self.now), self.count), event);
+        self.events.entry(at.max(self.now)).or_default().push_back(event);
     }
 
     /// The next event before `end`; time moves on to it.
     pub(super) fn next(&mut self, end: Millis) -> Option<E> {
-        let entry = self.events.first_entry()?;
-        let at = entry.key().0;
-        if at >= end {
-            return None;
+        loop {
+            let mut entry = self.events.first_entry()?;
+            let at = *entry.key();
+            if at >= end {
+                return None;
+            }
+            self.now = at;
+            match entry.get_mut().pop_front() {
+                Some(event) => return Some(event),
+                None => drop(entry.remove()),
+            }
         }
-        self.now = at;
-        Some(entry.remove())
     }
 }

@@ -126,7 +126,7 @@ impl World {
         }
         agenda.put(Millis(500), Event::Inspect);
         let demand = vec![0; scenario.models];
-        let trace = Trace::new();
+        let trace = Trace::new("small_clusters_keep_every_law");
         Self {
             seed,
             rng,

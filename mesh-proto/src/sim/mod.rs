@@ -8,9 +8,10 @@
 //!   restarts, drains, slow and lying nodes and skewed clocks.
 //! - [`streams`]: doors whose generations must outlive their hosts.
 //!
-//! How records travel is modelled here (broadcast with delay and loss, push-pull repair every two seconds,
-//! deaths noticed within three), so that thousands of nodes fit one thread; the directory and suspicion
-//! machines have tests of their own.
+//! - [`world`]: whole nodes. Directory, failure detector, placement and demand together, over real frames.
+//!
+//! In [`cluster`] it is only modelled how records travel (broadcast with delay and loss, push-pull repair every two
+//! seconds, deaths noticed within three), so that it plays more faults of placement in less time than [`world`].
 
 mod agenda;
 mod check;
@@ -20,6 +21,7 @@ mod node;
 mod scenario;
 pub mod streams;
 mod trace;
+pub mod world;
 
 pub use scenario::{Fault, Lie, Scenario};
 pub use trace::{Run, Violation};

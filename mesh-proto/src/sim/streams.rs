@@ -158,7 +158,7 @@ impl World {
             }
         }
         let (delay, loss) = (rng.random_range(1..80), rng.random_range(0..100));
-        let (trace, longest_pause) = (Trace::new(), Millis(0));
+        let (trace, longest_pause) = (Trace::new("streams_outlive_their_hosts_without_a_seam"), Millis(0));
         Self { rng, agenda, trace, hosts, doors, steady, delay, loss, tries: 0, frames: 0, longest_pause, broken: None }
     }
 

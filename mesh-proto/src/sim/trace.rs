@@ -4,8 +4,8 @@ use std::{collections::VecDeque, fmt};
 
 use crate::time::Millis;
 
-/// Lines kept for a violation. Unit: events. Default: 30. Cost: none to speak of.
-const TAIL: usize = 30;
+/// Lines kept for a violation. Unit: events. Default: 60. Cost: none to speak of.
+const TAIL: usize = 60;
 
 #[derive(Clone, Copy, Debug)]
 struct Line {
@@ -21,17 +21,24 @@ pub(super) struct Trace {
     hasher: blake3::Hasher,
     steps: u64,
     tail: VecDeque<Line>,
+    test: &'static str,
 }
 
 impl Trace {
-    pub(super) fn new() -> Self {
-        Self { hasher: blake3::Hasher::new(), steps: 0, tail: VecDeque::new() }
+    /// `test`: the name of one that plays the seed in `MESH_SIM_SEED`.
+    pub(super) fn new(test: &'static str) -> Self {
+        Self { hasher: blake3::Hasher::new(), steps: 0, tail: VecDeque::new(), test }
     }
 
-    pub(super) fn note(&mut self, at: Millis, node: usize, what: &'static str, detail: u64) {
+    /// Something that is part of the hash, and would only fill the tail.
+    pub(super) fn pass(&mut self, at: Millis, node: usize, what: &'static str, detail: u64) {
         self.steps += 1;
         self.hasher.update(&at.0.to_le_bytes()).update(&(node as u64).to_le_bytes());
         self.hasher.update(what.as_bytes()).update(&detail.to_le_bytes());
+    }
+
+    pub(super) fn note(&mut self, at: Millis, node: usize, what: &'static str, detail: u64) {
+        self.pass(at, node, what, detail);
         if self.tail.len() == TAIL {
             self.tail.pop_front();
         }
@@ -48,7 +55,7 @@ impl Trace {
 
     pub(super) fn violation(&self, seed: u64, at: Millis, what: String) -> Box<Violation> {
         let lines = self.tail.iter().map(|l| format!("{:>8} node {:>4} {} {}", l.at.0, l.node, l.what, l.detail));
-        Box::new(Violation { seed, at, what, tail: lines.collect() })
+        Box::new(Violation { seed, at, what, tail: lines.collect(), test: self.test })
     }
 }
 
@@ -76,12 +83,14 @@ pub struct Violation {
     pub what: String,
     /// The last events before.
     pub tail: Vec<String>,
+    /// The test that plays the seed again.
+    pub test: &'static str,
 }
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.tail.iter().try_for_each(|line| writeln!(f, "{line}"))?;
         writeln!(f, "seed {} at {}: {}", self.seed, self.at, self.what)?;
-        write!(f, "again: MESH_SIM_SEED={} cargo nextest run -p mesh-proto --test simulation", self.seed)
+        write!(f, "again: MESH_SIM_SEED={} cargo nextest run -p mesh-proto {}", self.seed, self.test)
     }
 }

@@ -3,9 +3,11 @@
 use super::{Doubt, Effect, Health, ProbeFrame, Suspicion, peer::Peer};
 use crate::{identity::NodeId, time::Millis};
 
-/// Most peers that others wait for this node's word on, and most of those that wait for one; and most that are
-/// looked at because of an accusation.
+/// Most peers that others wait for this node's word on, and most of those that wait for one; and how many are looked
+/// at together because of an accusation.
 const MAX_ASKED: usize = 64;
+/// Most that wait for a look because of an accusation: a tenth of the biggest mesh falling at once. 120 bytes each.
+const MAX_ACCUSED: usize = 1024;
 
 impl Suspicion {
     pub(super) fn watch(&mut self, node: NodeId, incarnation: u64, now: Millis) {
@@ -103,15 +105,27 @@ impl Suspicion {
             }
             return;
         }
-        if self.peers.values().filter(|peer| peer.accused).count() >= MAX_ASKED {
+        let accused = self.peers.values().filter(|peer| peer.accused && peer.is_suspect()).count();
+        if accused >= MAX_ACCUSED {
             return;
         }
-        let mut peer = Peer::new(incarnation, self.config.second_look, now);
+        // All members hear an accusation at once. If all looked at once, one lie would make a whole mesh dial one node.
+        let c = &self.config;
+        let turn = c.second_look.0 * (accused / MAX_ASKED) as u64;
+        let wait = c.refutable.0 + turn + self.dice.below(c.look_within.0 as usize) as u64;
+        let look = now + Millis(wait);
+        let mut peer = Peer::new(incarnation, c.second_look, look);
         (peer.accused, peer.health) = (true, Health::Suspect { why: Doubt::Accused, vouched: false });
+        peer.probed = look - c.probe_every;
         self.peers.insert(node, peer);
         self.changed(node);
-        self.probe(node, now);
-        self.ask(node, now);
+    }
+
+    /// A record of a node that is not watched: a later life than the accused one clears it.
+    pub(super) fn said(&mut self, node: NodeId, incarnation: u64) {
+        if self.peers.get(&node).is_some_and(|peer| peer.accused && peer.incarnation < incarnation) {
+            self.peers.remove(&node);
+        }
     }
 
     fn left(&mut self, node: NodeId, incarnation: u64, now: Millis) {

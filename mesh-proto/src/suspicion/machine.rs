@@ -16,6 +16,13 @@ pub enum Input {
         /// Its record's incarnation.
         incarnation: u64,
     },
+    /// The same of a member that is not watched. Clears it of what it was accused of in an earlier life.
+    Said {
+        /// Who.
+        node: NodeId,
+        /// Its record's incarnation.
+        incarnation: u64,
+    },
     /// It is not watched any more.
     Forget(NodeId),
     /// Anything came from it, by its own connection: bytes, a pong, QUIC's acknowledgement of a keep-alive.
@@ -24,12 +31,19 @@ pub enum Input {
     Closed(NodeId),
     /// A probe could not be sent, or the dial for it failed.
     ProbeFailed(NodeId),
-    /// A probe frame from a member. Counts as heard, too.
+    /// A probe frame from a member. Counts as heard, too. Accusations of those who have no record that stands are to
+    /// be dropped before.
     Frame {
         /// Who sent it.
         from: NodeId,
         /// What.
         frame: ProbeFrame,
+    },
+    /// This node goes on under a higher incarnation for another reason than [`Effect::Refute`]. Without knowing, it
+    /// would neither refute what it is accused of nor say goodbye to the life it leads.
+    Outran {
+        /// The new one.
+        incarnation: u64,
     },
     /// The time of [`Suspicion::next_wakeup`] has come.
     Wake,
@@ -82,7 +96,7 @@ pub struct Suspicion {
     pub(super) refuted: Option<Millis>,
     promised: Option<Millis>,
     nonce: u64,
-    dice: Dice,
+    pub(super) dice: Dice,
     pub(super) effects: VecDeque<Effect>,
 }
 
@@ -138,6 +152,7 @@ impl Suspicion {
         self.own_stall(now);
         match input {
             Input::Watch { node, incarnation } => self.watch(node, incarnation, now),
+            Input::Said { node, incarnation } => self.said(node, incarnation),
             Input::Forget(node) => {
                 self.peers.remove(&node);
             }
@@ -145,6 +160,7 @@ impl Suspicion {
             Input::Closed(node) => self.doubt(node, Doubt::Closed, now),
             Input::ProbeFailed(node) => self.doubt(node, Doubt::ProbeFailed, now),
             Input::Frame { from, frame } => self.frame(from, frame, now),
+            Input::Outran { incarnation } => self.incarnation = self.incarnation.max(incarnation),
             Input::Wake => {}
         }
         let due: Vec<NodeId> =
@@ -162,7 +178,7 @@ impl Suspicion {
             return;
         }
         for peer in self.peers.values_mut() {
-            peer.heard = (peer.heard + late).min(now);
+            peer.heard = (peer.heard + late).min(now).max(peer.heard);
             peer.vouched = peer.vouched.map(|until| until + late);
         }
     }
@@ -266,9 +282,12 @@ impl Suspicion {
             _ => Death::Silent,
         };
         (peer.health, peer.ended) = (Health::Dead { why }, Some(now));
-        let incarnation = peer.incarnation;
+        let (incarnation, accused) = (peer.incarnation, peer.accused);
         self.changed(node);
-        self.effects.push_back(Effect::Declare { node, incarnation });
+        // Who only looked because all were told need not tell all: a death would cost as many broadcasts as nodes.
+        if !accused {
+            self.effects.push_back(Effect::Declare { node, incarnation });
+        }
     }
 
     pub(super) fn changed(&mut self, node: NodeId) {

@@ -1,0 +1,121 @@
+//! Whole meshes from seeds: every machine of every node together. `MESH_SIM_SEED=7` runs one seed,
+//! `MESH_SIM_SEEDS=10000` so many. What takes minutes is ignored by default:
+//! `cargo nextest run -p mesh-proto --release --test simulation_mesh --run-ignored only`.
+#![allow(clippy::unwrap_used, reason = "a test says what it expects in the shortest way")]
+
+use rand::{SeedableRng, rngs::ChaCha8Rng};
+
+use mesh_proto::sim::{
+    Violation,
+    world::{self, Lab, Lying, Outcome, Plan, Purpose},
+};
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
+}
+
+/// Plays these seeds, or the one that is asked for; panics with the first violation's story.
+#[expect(clippy::print_stdout, reason = "a test that measures")]
+fn seeds(range: std::ops::Range<u64>, step: usize) {
+    let lab = Lab::new(7).unwrap();
+    let range = number("MESH_SIM_SEED").map_or(range, |one| one..one + 1);
+    let (mut runs, mut broken, mut sums) = (0, Vec::<Box<Violation>>::new(), [0u64; 4]);
+    for seed in range.step_by(step) {
+        runs += 1;
+        match world::run_small(&lab, seed) {
+            Ok(outcome) => {
+                let run = outcome.run;
+                for (sum, value) in sums.iter_mut().zip([run.steps, run.deliveries, run.moves, outcome.deaths]) {
+                    *sum += value;
+                }
+            }
+            Err(violation) => broken.push(violation),
+        }
+    }
+    let [steps, deliveries, moves, deaths] = sums;
+    println!("{runs} small meshes: {steps} steps, {deliveries} deliveries, {moves} claims, {deaths} deaths");
+    if let Some(first) = broken.first() {
+        let seeds: Vec<u64> = broken.iter().map(|violation| violation.seed).collect();
+        let kinds: Vec<&str> = broken.iter().map(|violation| violation.what.as_str()).take(30).collect();
+        panic!("{} of {runs} seeds broke a law, {seeds:?}\n{kinds:#?}\nthe first:\n{first}", broken.len());
+    }
+}
+
+#[test]
+fn a_seed_of_small_meshes() {
+    seeds(0..number("MESH_SIM_SEEDS").unwrap_or(200), 1);
+}
+
+#[test]
+#[ignore = "a minute in a release build"]
+fn ten_thousand_seeds_of_small_meshes_the_even_ones() {
+    seeds(0..10_000, 2);
+}
+
+#[test]
+#[ignore = "a minute in a release build"]
+fn ten_thousand_seeds_of_small_meshes_the_odd_ones() {
+    seeds(1..10_000, 2);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace_of_a_mesh() {
+    let lab = Lab::new(7).unwrap();
+    let traces = |seed| world::run_small(&lab, seed).unwrap();
+    assert_eq!(traces(3), world::run_small(&Lab::new(7).unwrap(), 3).unwrap());
+    let seen: Vec<_> = (0..5).map(|seed| traces(seed).run.trace).collect();
+    assert!(seen.windows(2).all(|pair| pair[0] != pair[1]), "seeds differ");
+}
+
+#[expect(clippy::print_stdout, reason = "a test that measures")]
+fn large(nodes: usize, seconds: u64) -> Outcome {
+    let seed = number("MESH_SIM_SEED").unwrap_or(1);
+    let outcome =
+        world::run_large(&Lab::new(nodes).unwrap(), nodes, seconds, seed).unwrap_or_else(|broken| panic!("{broken}"));
+    println!("{}", row(nodes, &outcome));
+    outcome
+}
+
+/// A line of docs/mesh-simulation.md's table: bytes a second and node, by purpose.
+fn row(nodes: usize, outcome: &Outcome) -> String {
+    let each = |bytes: u64| bytes * 1000 / (outcome.counted.0 * nodes as u64);
+    let purposes: Vec<String> =
+        Purpose::ALL.iter().map(|purpose| each(outcome.traffic.wire(*purpose)).to_string()).collect();
+    format!(
+        "| {nodes} | {} | {} | {} | {}, {}, {} | {} |",
+        purposes.join(" | "),
+        each(outcome.traffic.all()),
+        outcome.most.all() * 1000 / outcome.counted.0,
+        outcome.deaths,
+        outcome.unnoticed,
+        outcome.wrong,
+        outcome.run.steps
+    )
+}
+
+#[test]
+fn a_hundred_nodes_agree_through_trouble() {
+    large(100, 10);
+}
+
+#[test]
+#[ignore = "minutes, for release builds"]
+fn a_thousand_nodes_agree_through_trouble() {
+    large(1_000, 60);
+}
+
+#[test]
+#[ignore = "a quarter of an hour and 12 GB, for release builds"]
+fn ten_thousand_nodes_agree_through_trouble() {
+    large(10_000, 8);
+}
+
+/// Who only says that it loads keeps a model from the mesh for as long as a load may take, whatever it says meanwhile.
+#[test]
+fn nobody_holds_a_place_by_loading_for_ever() {
+    let lab = Lab::new(7).unwrap();
+    for (seed, lie) in (0..3).flat_map(|seed| [(seed, Lying::Loads), (seed, Lying::LoadsAnew)]) {
+        let plan = Plan::patient(lie, &mut ChaCha8Rng::seed_from_u64(seed));
+        world::run(&lab, plan, seed).unwrap_or_else(|broken| panic!("{lie:?}: {broken}"));
+    }
+}
