@@ -8,7 +8,7 @@ use std::{
 };
 
 use catalog::{CatalogError, ModelFiles};
-use mesh_proto::{ModelId, identity::MemberRole, routing::AttemptConfig};
+use mesh_proto::{ModelId, identity::MemberRole};
 use thiserror::Error;
 use tokio::{
     net::TcpListener,
@@ -136,7 +136,7 @@ pub async fn serve(serving: Serving) -> Result<(), NodeError> {
     let listener = bound.listen().map_err(listen_error)?;
     let address = listener.local_addr()?;
     let url = format!("http://{}/v1", reachable(address));
-    let router = Router::new(locals.clone(), AttemptConfig::default());
+    let router = Router::new(locals.clone(), serving.timeouts);
     let api = Server::start(listener, api::routes(router.clone(), serving.keys.clone()));
     let mesh = join(&serving, &router, &shelf).await?;
     let stopping = watch::Sender::new(false);

@@ -119,3 +119,18 @@ fn nobody_holds_a_place_by_loading_for_ever() {
         world::run(&lab, plan, seed).unwrap_or_else(|broken| panic!("{lie:?}: {broken}"));
     }
 }
+
+/// The table and the plot of docs/mesh-simulation.md. `MESH_SIM_SIZES=10,100,1000` for other sizes.
+#[test]
+#[ignore = "prints what a mesh costs by its size"]
+#[expect(clippy::print_stdout, reason = "a test that measures")]
+fn what_a_mesh_costs_by_its_size() {
+    let sizes = std::env::var("MESH_SIM_SIZES").unwrap_or("10,100".into());
+    let sizes: Vec<usize> = sizes.split(',').filter_map(|size| size.trim().parse().ok()).collect();
+    let bars = sizes.into_iter().map(|nodes| {
+        let outcome = large(nodes, 20);
+        let each = outcome.traffic.all() * 1000 / (outcome.counted.0 * nodes as u64);
+        format!("{nodes:>6} {} {each} B/s", "#".repeat((each / 2_000) as usize))
+    });
+    bars.collect::<Vec<_>>().iter().for_each(|bar| println!("{bar}"));
+}

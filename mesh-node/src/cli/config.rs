@@ -7,12 +7,13 @@ use std::{
 
 use clap::{CommandFactory, ValueEnum, error::ErrorKind};
 
-use mesh_proto::identity::MemberRole;
+use mesh_proto::{identity::MemberRole, routing::AttemptConfig};
 
 use super::{
     CONSOLE_PORT, Environment, Manage, MeshOptions, Typed,
     manage::state,
     mesh::{self, Beside},
+    timeouts,
     typed::{ClientArgs, DoorArgs, ServeArgs, Verb},
 };
 use crate::api::Keys;
@@ -65,6 +66,8 @@ pub struct Serving {
     pub keys: Keys,
     /// The mesh that it is in; `None`: alone.
     pub mesh: Option<MeshOptions>,
+    /// How long requests to other nodes may take.
+    pub timeouts: AttemptConfig,
     /// Where the management API listens.
     pub console: Console,
     /// Where files lie that can be made again: bundled models, hashes.
@@ -191,6 +194,7 @@ fn serving(args: ServeArgs, role: MemberRole, environment: Environment) -> Resul
         environment: environment.join,
         state: state.clone(),
     };
+    let timeouts = timeouts::meant(&args.mesh.timeouts)?;
     let mesh = mesh::meant(args.mesh, beside)?;
     if role == MemberRole::Client && mesh.is_none() {
         let message = "client needs a mesh: --join TICKET, --join-file FILE or MESH_LLM_JOIN";
@@ -203,6 +207,7 @@ fn serving(args: ServeArgs, role: MemberRole, environment: Environment) -> Resul
         listen: Listen { host, port },
         keys,
         mesh,
+        timeouts,
         console: match console {
             _ if no_console => Console::Off,
             None => Console::Usual,

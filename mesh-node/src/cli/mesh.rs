@@ -84,6 +84,7 @@ pub(super) fn meant(args: MeshArgs, beside: Beside) -> Result<Option<MeshOptions
                 ("--relay", args.relay.is_some()),
                 ("--no-relay", args.no_relay),
                 ("--no-mdns", args.no_mdns),
+                ("--timeout", !args.timeouts.is_empty()),
             ];
             return match flags.into_iter().find(|(_, typed)| *typed) {
                 None => Ok(None),

@@ -6,6 +6,7 @@ mod log;
 mod manage;
 mod mesh;
 pub mod say;
+mod timeouts;
 mod typed;
 
 pub use config::{Command, Config, Console, Listen, LogFormat, Logging, ModelSource, Serving};

@@ -143,4 +143,8 @@ pub(super) struct MeshArgs {
     /// Do not look for the mesh's nodes on the local network
     #[arg(long)]
     pub(super) no_mdns: bool,
+    /// How long a phase of a request to another node may take before the next node is asked, e.g. connect=1500ms;
+    /// repeat for more. Phases: connect, first-event, between-events, stall, take-over
+    #[arg(long = "timeout", value_name = "PHASE=TIME")]
+    pub(super) timeouts: Vec<String>,
 }
