@@ -200,14 +200,16 @@ impl Brain {
     fn take(&mut self, letter: Mail) {
         let now = clock::now();
         match letter {
-            Mail::Frame { from, kind: Kind::Sync, bytes } => {
+            Mail::Frame { from, kind: Kind::Sync, bytes, place: _place } => {
                 self.suspicion.handle(suspicion::Input::Heard(from), now.local);
                 self.directory.handle(directory::Input::Frame { from, bytes }, now);
             }
-            Mail::Frame { from, kind: Kind::Probe, bytes } => match codec::decode::<ProbeFrame>(&bytes) {
-                Ok(frame) => self.probed(from, frame, now.local),
-                Err(error) => self.unreadable(from, error, now.local),
-            },
+            Mail::Frame { from, kind: Kind::Probe, bytes, place: _place } => {
+                match codec::decode::<ProbeFrame>(&bytes) {
+                    Ok(frame) => self.probed(from, frame, now.local),
+                    Err(error) => self.unreadable(from, error, now.local),
+                }
+            }
             Mail::Gossip { from, bytes } => {
                 self.suspicion.handle(suspicion::Input::Heard(from), now.local);
                 self.directory.handle(directory::Input::Gossip { from, bytes }, now);

@@ -8,7 +8,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
@@ -23,7 +23,7 @@ use mesh_proto::{
     identity::{Contact, NodeId},
     suspicion::ProbeFrame,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::{
     alpn,
@@ -33,6 +33,12 @@ use super::{
 
 /// Frames that wait for one peer; more are dropped: anti-entropy and probes are repeated anyway. (guess)
 const MAX_WAITING: usize = 64;
+
+/// Connections that one peer may have; one more closes the oldest. Two are made when both dial at once. (guess)
+const MAX_LINKS: usize = 4;
+/// Frames of one peer that may lie in the mailbox, over all its connections: 2 MiB. Beyond them its streams wait, and
+/// nobody else's. (guess)
+const MAX_READ: usize = 8;
 
 /// What a stream carries: its first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +76,7 @@ pub(crate) struct Links {
     net: Net,
     mail: mpsc::Sender<Mail>,
     open: Arc<Mutex<BTreeMap<NodeId, Vec<Link>>>>,
+    unread: Arc<Mutex<BTreeMap<NodeId, Weak<Semaphore>>>>,
     skipped: Arc<Skipped>,
 }
 
@@ -82,7 +89,7 @@ struct Skipped {
 
 impl Links {
     pub(crate) fn new(net: Net, mail: mpsc::Sender<Mail>) -> Self {
-        Self { net, mail, open: Arc::default(), skipped: Arc::default() }
+        Self { net, mail, open: Arc::default(), unread: Arc::default(), skipped: Arc::default() }
     }
 
     fn open(&self) -> MutexGuard<'_, BTreeMap<NodeId, Vec<Link>>> {
@@ -142,6 +149,11 @@ impl Links {
             let mut open = self.open();
             let links = open.entry(node).or_default();
             links.push(Link { connection: connection.clone(), frames });
+            if links.len() > MAX_LINKS
+                && let Some(oldest) = links.first()
+            {
+                oldest.connection.close(VarInt::from_u32(0), b"too many");
+            }
             links.len() == 1
         };
         if first && self.mail.send(Mail::LinkUp(node)).await.is_err() {
@@ -155,7 +167,20 @@ impl Links {
         });
     }
 
+    /// One peer's share of the mailbox, however many connections it opens.
+    fn share(&self, node: NodeId) -> Arc<Semaphore> {
+        let mut unread = self.unread.lock().unwrap_or_else(PoisonError::into_inner);
+        unread.retain(|_, share| share.strong_count() > 0);
+        if let Some(share) = unread.get(&node).and_then(Weak::upgrade) {
+            return share;
+        }
+        let share = Arc::new(Semaphore::new(MAX_READ));
+        unread.insert(node, Arc::downgrade(&share));
+        share
+    }
+
     async fn read(&self, connection: &Connection, node: NodeId) {
+        let share = self.share(node);
         while let Ok(mut stream) = connection.accept_uni().await {
             let mut kind = [0; 1];
             if stream.read_exact(&mut kind).await.is_err() {
@@ -172,7 +197,8 @@ impl Links {
                 continue;
             };
             // One peer's frames wait for the mesh's task here; nobody else's do.
-            if self.mail.send(Mail::Frame { from: node, kind, bytes }).await.is_err() {
+            let Ok(place) = share.clone().acquire_owned().await else { break };
+            if self.mail.send(Mail::Frame { from: node, kind, bytes, place }).await.is_err() {
                 break;
             }
         }

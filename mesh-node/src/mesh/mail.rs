@@ -4,15 +4,15 @@ use mesh_proto::{
     ModelId,
     identity::{AdmitReply, AdmitRequest, CertChain, Contact, NodeId, Session, Terms},
 };
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::links::Kind;
 use crate::manage::{ControlError, IssuedTicket, TicketInfo};
 
 /// A message to the mesh's task.
 pub(crate) enum Mail {
-    /// A control frame.
-    Frame { from: NodeId, kind: Kind, bytes: Vec<u8> },
+    /// A control frame, and its place in its sender's share of the mailbox.
+    Frame { from: NodeId, kind: Kind, bytes: Vec<u8>, place: OwnedSemaphorePermit },
     /// A gossip message.
     Gossip { from: NodeId, bytes: Vec<u8> },
     /// Gossip has a new direct neighbour.
