@@ -461,3 +461,53 @@ proptest! {
         });
     }
 }
+
+#[test]
+fn a_template_tells_the_date_of_the_door_and_not_of_the_host() {
+    let dir = tempfile::tempdir().unwrap();
+    engine::script::write_text_model(dir.path()).unwrap();
+    let template = "{{ strftime_now('%Y-%m-%d') }}|{{ messages[0].content }}";
+    std::fs::write(dir.path().join("chat_template.jinja"), template).unwrap();
+    let text = std::sync::Arc::new(engine::text::TextModel::load(dir.path()).unwrap());
+    let chat = |day: i64| {
+        let mut request = mesh_proto::GenerateRequest::new(
+            mesh_proto::ModelId::new("m"),
+            mesh_proto::Prompt::Chat(mesh_proto::ChatPrompt {
+                messages: vec![mesh_proto::Message::text(mesh_proto::Role::User, "x")],
+                ..Default::default()
+            }),
+        );
+        request.local_time_s = Some(day * 86_400 + 100);
+        request.max_tokens = Some(10);
+        request
+    };
+    // The script answers with the prompt itself, from its first token on.
+    let echo = engine::script::Script::new(|tokens, _| tokens[tokens.len() - 12]);
+    let engine = engine::LocalEngine::start(text, vec![engine::script::END], Default::default(), move || {
+        let decoder = engine::script::ScriptDecoder::new(echo, Default::default(), Default::default());
+        Ok::<_, std::io::Error>((decoder, engine::script::descriptor("m")))
+    })
+    .unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    for (day, said) in [(0, "1970-01-01"), (20_000, "2024-10-04")] {
+        let answer = runtime.block_on(async {
+            use engine::Engine;
+            let mut generation = engine.generate(chat(day)).await.unwrap();
+            let mut answer = String::new();
+            while let Some(event) = generation.next().await {
+                if let mesh_proto::Event::Text { text, .. } = event {
+                    answer.push_str(&text);
+                }
+            }
+            answer
+        });
+        assert_eq!(answer, said);
+    }
+    let mut never = chat(0);
+    never.local_time_s = Some(i64::MAX);
+    let refused = runtime.block_on(async {
+        use engine::Engine;
+        engine.generate(never).await.err()
+    });
+    assert!(matches!(refused, Some(mesh_proto::GenerateError::Invalid { field, .. }) if field == "local_time_s"));
+}

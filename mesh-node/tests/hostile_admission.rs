@@ -203,7 +203,7 @@ async fn a_thousand_strangers_neither_stop_a_members_requests_nor_fill_the_nodes
     let host = farm.found("a", "--model mesh-tiny --mlx").await;
     let door = farm.join("door", "client").await;
     door.lists(&[("mesh-tiny", 1)]).await;
-    let body = json!({ "model": "mesh-tiny", "temperature": 0, "max_tokens": 8,
+    let body = json!({ "model": "mesh-tiny", "temperature": 0,
         "messages": [{ "role": "user", "content": "What is the capital of France?" }] });
     let ask = async || {
         let began = Instant::now();

@@ -48,6 +48,9 @@ pub struct GenerateRequest {
     /// Tokens of the answer that the client already has, from another host: the generation goes on behind them as if it
     /// had not been interrupted, and says nothing of them again. The seed must be set, or the sampling greedy.
     pub resume: Vec<TokenId>,
+    /// The wall clock where the client asked, in seconds since 1970-01-01 00:00 there, for chat templates that tell the
+    /// date: a host that takes over must render the same prompt. `None`: the engine's own clock.
+    pub local_time_s: Option<i64>,
 }
 
 impl GenerateRequest {
@@ -66,6 +69,7 @@ impl GenerateRequest {
             stop: Vec::new(),
             ignore_eos: false,
             resume: Vec::new(),
+            local_time_s: None,
         }
     }
 }

@@ -102,8 +102,8 @@ fn a_hostile_length_is_refused_without_allocating() {
     let id = [&[1][..], &huge].concat();
     assert_eq!(codec::decode::<Ask>(&id).unwrap_err(), CodecError::Malformed { what: "ask" });
     let whole = codec::encode(&resuming_ask()).unwrap();
-    // Behind the list's length come 5 bytes of tokens, the key, no deadline, no additions.
-    let at = whole.len() - (1 + 5 + 32 + 1 + 1);
+    // Behind the list's length come 5 bytes of tokens, no local time, the key, no deadline, no additions.
+    let at = whole.len() - (1 + 5 + 1 + 32 + 1 + 1);
     assert_eq!(whole[at], 3, "the length of `resume`");
     let resume = [&whole[..at], &huge, &whole[at + 1..]].concat();
     assert_eq!(codec::decode::<Ask>(&resume).unwrap_err(), CodecError::Malformed { what: "ask" });

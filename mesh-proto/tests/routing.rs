@@ -176,15 +176,15 @@ fn flowing(nodes: &[u8], tokens: u32) -> Attempt {
 #[test]
 fn a_silent_host_is_left_within_a_second_and_the_next_one_goes_on_from_there() {
     let mut attempt = flowing(&[1, 2], 7);
-    assert_eq!(attempt.next_wakeup(), Some(Millis(1020)));
-    attempt.wake(Millis(1020));
+    assert_eq!(attempt.next_wakeup(), Some(Millis(820)));
+    attempt.wake(Millis(820));
     let said = steps(&mut attempt);
     assert_eq!(said[0], Step::Abandon { number: TryNumber(1), node: node(1), failure: Some(Failure::Silent) });
     assert_eq!(tried(&said[1]), Some((2, 7)));
-    attempt.heard(TryNumber(1), Heard::Tokens { at: 7, count: 1 }, Millis(1030));
+    attempt.heard(TryNumber(1), Heard::Tokens { at: 7, count: 1 }, Millis(830));
     assert!(steps(&mut attempt).is_empty(), "the abandoned try's late tokens count for nothing");
-    attempt.heard(TryNumber(2), Heard::Tokens { at: 7, count: 3 }, Millis(1040));
-    attempt.heard(TryNumber(2), Heard::Finished, Millis(1050));
+    attempt.heard(TryNumber(2), Heard::Tokens { at: 7, count: 3 }, Millis(840));
+    attempt.heard(TryNumber(2), Heard::Finished, Millis(850));
     assert_eq!(steps(&mut attempt), [Step::Deliver { count: 3 }, Step::Done { node: node(2) }]);
     assert!(attempt.is_over() && attempt.next_wakeup().is_none());
 }

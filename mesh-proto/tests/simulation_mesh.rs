@@ -123,7 +123,6 @@ fn nobody_holds_a_place_by_loading_for_ever() {
 /// The table and the plot of docs/mesh-simulation.md. `MESH_SIM_SIZES=10,100,1000` for other sizes.
 #[test]
 #[ignore = "prints what a mesh costs by its size"]
-#[expect(clippy::print_stdout, reason = "a test that measures")]
 fn what_a_mesh_costs_by_its_size() {
     let sizes = std::env::var("MESH_SIM_SIZES").unwrap_or("10,100".into());
     let sizes: Vec<usize> = sizes.split(',').filter_map(|size| size.trim().parse().ok()).collect();

@@ -192,6 +192,8 @@ def sweep() -> None:
         name = line.split()[0]
         owner = name.removeprefix(PREFIX).split("-")[0] if name.startswith(PREFIX) else ""
         if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+            for process in run("ip", "netns", "pids", name).split():
+                subprocess.run(["kill", "-9", process], capture_output=True, check=False)
             subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
 
 

@@ -189,12 +189,13 @@ impl LocalEngine {
     async fn accept(&self, request: GenerateRequest, place: Place) -> Result<Generation, GenerateError> {
         let arrived = Instant::now();
         self.check_resume(&request.resume, &request.sampling)?;
+        let now = local_time(request.local_time_s)?;
         let GenerateRequest { id, prompt, mut sampling, tool_choice, max_tokens, stop, ignore_eos, resume, .. } =
             request;
         let (text, eos) = (self.text.clone(), self.eos.clone());
         let (ceiling_tokens, vocab_size) = (self.ceiling_tokens, self.descriptor.vocab_size);
         let prepare = move || {
-            let prepared = text.prepare(&prompt, tool_choice, jiff::Zoned::now().datetime())?;
+            let prepared = text.prepare(&prompt, tool_choice, now)?;
             if prepared.tokens.is_empty() {
                 return Err(GenerateError::invalid("prompt", "there is nothing to continue: the prompt has no tokens"));
             }
@@ -270,6 +271,14 @@ fn in_vocabulary(field: &str, tokens: &[TokenId], vocab_size: u32) -> Result<(),
         None => Ok(()),
         Some(token) => Err(GenerateError::invalid(field, format!("token {} is not in the vocabulary", token.0))),
     }
+}
+
+/// What clocks show where the request was made, or here.
+fn local_time(said: Option<i64>) -> Result<jiff::civil::DateTime, GenerateError> {
+    let Some(seconds) = said else { return Ok(jiff::Zoned::now().datetime()) };
+    let time = jiff::Timestamp::from_second(seconds);
+    let time = time.map_err(|_| GenerateError::invalid("local_time_s", "not a time"))?;
+    Ok(time.to_zoned(jiff::tz::TimeZone::UTC).datetime())
 }
 
 /// A seed for a request without one: 64 bits of the standard library's randomness.

@@ -8,7 +8,8 @@ use tracing_subscriber::EnvFilter;
 use super::{LogFormat, Logging, config::usage};
 
 /// Our own notes, and others' warnings. The engine's note on each generation would only repeat the request's.
-const DEFAULT: &str = "warn,mesh_llm=info,mesh_node=info,runtime_mlx=info,runtime_gguf_bridge=info,catalog=info";
+const DEFAULT: &str = "warn,mesh_llm=info,mesh_node=info,runtime_mlx=info,runtime_gguf_bridge=info,catalog=info,\
+                       iroh=error,iroh_gossip=error,iroh_relay=error,swarm_discovery=error";
 
 /// Starts logging for the whole process.
 ///

@@ -77,6 +77,7 @@ pub(crate) struct Brain {
     pub(super) last_record: Millis,
     pub(super) next_chores: Millis,
     pub(super) next_bootstrap: Millis,
+    pub(super) next_renewal: Millis,
     pub(super) dialing: BTreeSet<NodeId>,
     /// Said to a peer once it is linked.
     pub(super) unsent: BTreeMap<NodeId, ProbeFrame>,
@@ -116,6 +117,7 @@ impl Brain {
             last_record: Millis(0),
             next_chores: now.local,
             next_bootstrap: now.local,
+            next_renewal: now.local,
             dialing: BTreeSet::new(),
             unsent: BTreeMap::new(),
             records: BTreeMap::new(),
@@ -435,9 +437,11 @@ impl Brain {
             let (fast, contact) = (self.parts.fast.clone(), record.contact.clone());
             tokio::spawn(async move { fast.replug(&contact).await });
         }
-        if self.watches(&node) {
-            self.suspicion.handle(suspicion::Input::Watch { node, incarnation }, now.local);
-        }
+        let said = match self.watches(&node) {
+            true => suspicion::Input::Watch { node, incarnation },
+            false => suspicion::Input::Said { node, incarnation },
+        };
+        self.suspicion.handle(said, now.local);
     }
 
     /// Everybody in a small mesh, some in a large one.

@@ -172,7 +172,9 @@ impl Mesh {
         let role = peer.record.chain.member.claim().map(|cert| cert.role.into()).unwrap_or_default();
         let connection = self.links.connection(node);
         let paths = connection.as_ref().map(|connection| connection.paths());
-        let selected = paths.as_ref().and_then(|paths| paths.iter().find(|path| path.is_selected()));
+        // After a change of address iroh may have selected none for a while, though packets get there.
+        let selected =
+            paths.as_ref().and_then(|paths| paths.iter().find(|path| path.is_selected()).or(paths.iter().next()));
         let ready = peer.record.models.iter().filter(|model| model.state == ModelState::Ready);
         PeerStatus {
             id: node.to_string(),

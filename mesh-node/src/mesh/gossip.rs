@@ -10,7 +10,7 @@
 //!   dials the peer here, hands gossip the connection, and joins anew. It is pulled from both sides whenever a link
 //!   comes up or a node comes back in a later life.
 //!
-//! `mesh-node/tests/gossip.rs` holds each trap open and closed, so that a release without it shows.
+//! `gossip_tests.rs` holds each trap open and closed, so that a release without it shows.
 
 use std::{
     collections::BTreeSet,
@@ -164,3 +164,7 @@ async fn send(sender: watch::Receiver<Option<GossipSender>>, mut waiting: mpsc::
         }
     }
 }
+
+#[cfg(test)]
+#[path = "gossip_tests.rs"]
+mod tests;

@@ -195,6 +195,13 @@ impl Mesh {
         }
         let view = self.view.clone();
         self.handover.send_replace(Some(Arc::new(move |model| view.borrow().others_serve(model))));
+        let (handover, mut view) = (self.handover.clone(), self.view.clone());
+        // Somebody may come to serve a model only now, because this node gave up its place.
+        tokio::spawn(async move {
+            while view.changed().await.is_ok() {
+                handover.send_modify(|_| {});
+            }
+        });
     }
 
     /// Says goodbye and closes everything.

@@ -4,9 +4,14 @@ use mesh_proto::{
     identity::{Admission, CERT_LIFETIME, CertChain},
     placement::{self, ModelKey, Weight},
     record::ModelState,
+    time::Millis,
 };
 
 use super::{admit, brain::Brain, clock, mail::Mail, own::state};
+
+/// Between two looks at whether the certificate is to be renewed, and two tries. Unit: minutes; default 10, a guess: a
+/// certificate has fifteen days left then.
+const RENEW_EVERY: Millis = Millis::secs(600);
 
 impl Brain {
     /// Something about the local models has changed: elections and peers hear of it.
@@ -47,6 +52,10 @@ impl Brain {
 
     /// Renews the own certificate once half of it is over.
     pub(super) fn renew_if_due(&mut self) {
+        if clock::local() < self.next_renewal {
+            return;
+        }
+        self.next_renewal = clock::local() + RENEW_EVERY;
         let now = clock::unix();
         let chain = self.parts.admission.chain().clone();
         let Ok(own) = chain.member.claim() else { return };

@@ -213,6 +213,9 @@ impl Router {
             // Whoever takes over must draw what the first host would have drawn.
             request.sampling.seed.get_or_insert_with(rand::random);
         }
+        // So must it render the prompt of this moment, also after midnight and in another time zone.
+        let now = jiff::Zoned::now();
+        request.local_time_s = Some(now.timestamp().as_second() + i64::from(now.offset().seconds()));
         let (events, received) = mpsc::channel(ROOM);
         let pump = attempt::Pump::new(
             self.clone(),

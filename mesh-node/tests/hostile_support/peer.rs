@@ -15,7 +15,7 @@ use iroh::{
 };
 use mesh_proto::{
     codec::{self, Ext, Wire},
-    directory::{Aged, SyncFrame},
+    directory::{Aged, Range, RangeDigest, SyncFrame},
     identity::{
         AdmitRefusal, AdmitReply, AdmitRequest, CertChain, Contact, MeshId, NodeId, NodeKey, Session, Signed, Ticket,
     },
@@ -207,7 +207,12 @@ impl Member {
 
     /// Connects for control frames, and answers pings there.
     pub async fn link(&self) -> Connection {
-        let connection = self.peer.dial(&self.at, MESH).await.expect("a link");
+        self.link_to(&self.at).await
+    }
+
+    /// The same with a node that knows this member already, or was told hello.
+    pub async fn link_to(&self, to: &Contact) -> Connection {
+        let connection = self.peer.dial(to, MESH).await.expect("a link");
         tokio::spawn(read(connection.clone(), self.heard.clone()));
         self.kept.lock().unwrap().push(connection.clone());
         connection
@@ -252,6 +257,23 @@ impl Member {
         send(connection, SYNC, &records(vec![self.sign(record)])).await;
     }
 
+    /// Somebody's record, as the mesh hands it to who asks.
+    pub async fn overhear(&self, connection: &Connection, node: &NodeId) -> Signed<Record> {
+        let overheard = async {
+            loop {
+                for frame in self.heard.frames() {
+                    let SyncFrame::Records { records, .. } = frame else { continue };
+                    if let Some(aged) = records.into_iter().find(|aged| aged.record.claim().unwrap().node == *node) {
+                        return aged.record;
+                    }
+                }
+                send(connection, SYNC, &lacking_all()).await;
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        timeout(PATIENCE, overheard).await.expect("the record in time")
+    }
+
     /// Serves these models, as far as the mesh knows.
     pub async fn publish(&self, models: Vec<ServedModel>) -> Connection {
         let connection = self.link().await;
@@ -264,6 +286,12 @@ impl Member {
 pub fn records(signed: Vec<Signed<Record>>) -> Vec<u8> {
     let records = signed.into_iter().map(|record| Aged { age: Millis(0), record }).collect();
     codec::encode(&SyncFrame::Records { records, more: false, ext: Ext::default() }).unwrap()
+}
+
+/// "I have nothing": whoever hears it sends all it has.
+pub fn lacking_all() -> Vec<u8> {
+    let ranges = vec![RangeDigest { range: Range::ALL, count: 0, sum: [0; 16] }];
+    codec::encode(&SyncFrame::Digest { ranges, revocations: 0, more: false, ext: Ext::default() }).unwrap()
 }
 
 /// A control frame on a stream of its own. Says whether it went out.
@@ -352,8 +380,8 @@ async fn accept(endpoint: Endpoint, chain: CertChain, answer: Answer, heard: Arc
                         tokio::spawn(perform(send, recv, answer.clone()));
                     }
                 }
-                // Gossip's: taken, and never answered.
-                _ => drop(connection.closed().await),
+                // Gossip's: it is not spoken here.
+                _ => connection.close(0u32.into(), b"no gossip"),
             }
         });
     }

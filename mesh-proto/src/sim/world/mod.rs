@@ -175,7 +175,12 @@ impl World {
             seed,
             rng,
             agenda,
-            trace: Trace::new("a_seed_of_small_meshes"),
+            trace: Trace::new(match plan.nodes {
+                0..100 => "a_seed_of_small_meshes",
+                100..1_000 => "a_hundred_nodes_agree_through_trouble",
+                1_000..10_000 => "--release --run-ignored all a_thousand_nodes_agree_through_trouble",
+                _ => "--release --run-ignored all ten_thousand_nodes_agree_through_trouble",
+            }),
             plan,
             lab,
             notary,

@@ -50,6 +50,7 @@ pub(in super::super) fn chat(dto: ChatRequest, id: RequestId, facts: &Facts) -> 
         stop: stops(dto.stop)?,
         ignore_eos: dto.ignore_eos.unwrap_or(false),
         resume: Vec::new(),
+        local_time_s: None,
     };
     Ok(AskedChat {
         request,

@@ -57,6 +57,7 @@ pub(in super::super) fn completions(
         stop: stop.clone(),
         ignore_eos,
         resume: Vec::new(),
+        local_time_s: None,
     });
     Ok(AskedCompletions {
         requests: requests.collect(),

@@ -73,7 +73,8 @@ fn a_plain_request_takes_the_models_defaults() {
       "max_tokens": null,
       "stop": [],
       "ignore_eos": false,
-      "resume": []
+      "resume": [],
+      "local_time_s": null
     }
     "#);
 }
@@ -167,7 +168,8 @@ fn every_field_that_works_arrives() {
         "END"
       ],
       "ignore_eos": true,
-      "resume": []
+      "resume": [],
+      "local_time_s": null
     }
     "#);
 }
