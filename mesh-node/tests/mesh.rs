@@ -116,6 +116,43 @@ async fn a_stream_outlives_its_host_hung() {
 }
 
 #[tokio::test]
+async fn a_tool_call_is_made_once_though_its_host_is_killed_while_it_thinks() {
+    let farm = Farm::new();
+    let mut hosts = vec![farm.found("a", TINY).await, farm.join("b", TINY).await];
+    let door = farm.join("door", "client").await;
+    let body = json!({
+        "model": "mesh-tiny", "stream": true, "temperature": 0,
+        "messages": [{ "role": "user", "content": "What is the weather in Paris?" }],
+        "chat_template_kwargs": { "enable_thinking": true },
+        "tools": [{ "type": "function", "function": {
+            "name": "get_weather", "description": "Get the weather of a city.",
+            "parameters": { "type": "object", "required": ["city"],
+                "properties": { "city": { "type": "string", "description": "The name of the city" } } } } }],
+    });
+    let mut taken_over = 0;
+    // The answer takes some 50 ms: not every kill comes in its middle.
+    for round in 0..8 {
+        door.lists(&[("mesh-tiny", 2)]).await;
+        let before = door.lines().iter().filter(|line| line.contains("takes over")).count();
+        let mut stream = door.stream(&body).await;
+        stream.until(1).await;
+        let victim = hosts.iter().position(|host| host.id == stream.node).expect("a host of ours");
+        let mut host = hosts.remove(victim);
+        host.kill().await;
+        let stream = stream.whole().await;
+        assert_eq!(stream.text, "I call get_weather.", "round {round}: {:#?}", door.lines());
+        assert_eq!(stream.calls, [("get_weather".to_owned(), "{\"city\": \"Paris\"}".to_owned())]);
+        assert_eq!((stream.finish.as_deref(), stream.done), (Some("tool_calls"), true));
+        taken_over += door.lines().iter().filter(|line| line.contains("takes over")).count() - before;
+        hosts.push(host.again(&farm).await);
+        if taken_over >= 2 {
+            return;
+        }
+    }
+    panic!("no kill came in the middle of an answer: {taken_over}");
+}
+
+#[tokio::test]
 async fn a_node_that_holds_the_files_takes_over_a_model_whose_only_host_dies() {
     let farm = Farm::new();
     let mut a = farm.found("a", TINY).await;

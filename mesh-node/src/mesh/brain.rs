@@ -430,6 +430,10 @@ impl Brain {
         let before = self.records.insert(node, record.clone());
         if before.is_none() {
             tracing::info!(node = %node.short(), models = record.models.len(), "a node is here");
+        }
+        if before.as_ref().is_none_or(|before| before.contact != record.contact) {
+            // At once, and again with the chores: a node that is killed the next moment still knows whom to ask.
+            self.keep_peers();
             self.peers_changed = true;
         }
         if before.is_some_and(|before| before.version.incarnation < incarnation) {
@@ -459,12 +463,18 @@ impl Brain {
         self.tell_demand(now);
         self.tell_drained(now);
         if std::mem::take(&mut self.peers_changed) {
-            let contacts: Vec<Contact> = self.records.values().map(|record| record.contact.clone()).collect();
-            if !contacts.is_empty() {
-                self.parts.drawer.keep_peers(&contacts);
-            }
+            self.keep_peers();
         }
         self.renew_if_due();
+    }
+
+    /// Where the peers are, for the next start. In a thread of its own: a disk may take its time.
+    fn keep_peers(&self) {
+        let contacts: Vec<Contact> = self.records.values().map(|record| record.contact.clone()).collect();
+        if !contacts.is_empty() {
+            let drawer = self.parts.drawer.clone();
+            tokio::task::spawn_blocking(move || drawer.keep_peers(&contacts));
+        }
     }
 
     fn tell_demand(&mut self, now: Millis) {

@@ -1,6 +1,9 @@
 //! The iroh endpoint: sockets, relays, address lookup, QUIC's times; must not know what is said over it.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
 
 use iroh::{
     Endpoint, EndpointAddr, EndpointId, RelayMode, RelayUrl, SecretKey, TransportAddr, Watcher,
@@ -55,7 +58,13 @@ pub(crate) struct Net {
 
 impl Net {
     /// Opens the sockets. Does not wait for a relay or for anybody.
-    pub(crate) async fn bind(key: &NodeKey, options: &MeshOptions, gate: Gate) -> Result<Self, MeshError> {
+    /// Where a port may be any, it is the one of `last` (IPv4's and IPv6's) if that is free.
+    pub(crate) async fn bind(
+        key: &NodeKey,
+        options: &MeshOptions,
+        last: (u16, u16),
+        gate: Gate,
+    ) -> Result<Self, MeshError> {
         let lookup = MemoryLookup::new();
         let base = match options.relay {
             Relay::Public => Endpoint::builder(presets::N0),
@@ -78,9 +87,9 @@ impl Net {
         };
         if !options.bind.is_empty() {
             builder = builder.clear_ip_transports();
-            for address in &options.bind {
-                builder = builder.bind_addr(*address).map_err(|e| MeshError::Bind(e.to_string()))?;
-            }
+        }
+        for address in addresses(&options.bind, last)? {
+            builder = builder.bind_addr(address).map_err(|e| MeshError::Bind(e.to_string()))?;
         }
         let endpoint = builder.bind().await.map_err(|e| MeshError::Bind(e.to_string()))?;
         if options.mdns {
@@ -95,6 +104,13 @@ impl Net {
             }
         }
         Ok(Self { endpoint, lookup })
+    }
+
+    /// The UDP ports it has, IPv4's and IPv6's; 0: none.
+    pub(crate) fn ports(&self) -> (u16, u16) {
+        let sockets = self.endpoint.bound_sockets();
+        let port = |v4: bool| sockets.iter().find(|socket| socket.is_ipv4() == v4).map_or(0, SocketAddr::port);
+        (port(true), port(false))
     }
 
     /// This node, as its peers know it.
@@ -129,6 +145,28 @@ impl Net {
             Ok(Ok(connection)) => Ok(connection),
         }
     }
+}
+
+/// What to bind. Without an order: every address, at the last ports if these are free; iroh adds what is missing.
+fn addresses(ordered: &[SocketAddr], last: (u16, u16)) -> Result<Vec<SocketAddr>, MeshError> {
+    let last = |ip: IpAddr| SocketAddr::new(ip, if ip.is_ipv4() { last.0 } else { last.1 });
+    // Whoever takes the port between this look and iroh's own makes the start fail, and the next one succeed.
+    let free = |address: &SocketAddr| address.port() != 0 && std::net::UdpSocket::bind(address).is_ok();
+    if ordered.is_empty() {
+        let all = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+        return Ok(all.into_iter().map(last).filter(free).collect());
+    }
+    for family in [true, false] {
+        if ordered.iter().filter(|address| address.is_ipv4() == family).count() > 1 {
+            let message = "--bind takes one IPv4 and one IPv6 address; 0.0.0.0 and :: are all of this machine's";
+            return Err(MeshError::Bind(message.into()));
+        }
+    }
+    let chosen = ordered.iter().map(|address| {
+        let again = last(address.ip());
+        if address.port() == 0 && free(&again) { again } else { *address }
+    });
+    Ok(chosen.collect())
 }
 
 fn transport() -> QuicTransportConfig {

@@ -2,7 +2,6 @@
 //! whose first half fails after an upgrade says that the trap is gone, and that its lever can go too.
 
 use std::{
-    net::SocketAddr,
     sync::atomic::{AtomicBool, Ordering::SeqCst},
     time::Duration,
 };
@@ -20,7 +19,7 @@ use mesh_proto::{
 };
 use tempfile::TempDir;
 use tokio::{
-    runtime::Runtime,
+    sync::oneshot,
     time::{sleep, timeout},
 };
 
@@ -110,22 +109,21 @@ struct Bare {
 
 impl Bare {
     /// A node that knows some others by address, and joins some by id.
-    async fn new(seed: u8, at: String, known: Vec<EndpointAddr>, join: Vec<EndpointId>) -> Self {
+    async fn new(seed: u8, known: Vec<EndpointAddr>, join: Vec<EndpointId>) -> Self {
         let (lookup, wall, ears) = (MemoryLookup::new(), Wall::default(), Ears::default());
         known.into_iter().for_each(|addr| lookup.add_endpoint_info(addr));
-        let endpoint = bind(|| {
-            Endpoint::builder(presets::Minimal)
-                .secret_key(SecretKey::from_bytes(&key(seed).seed()))
-                .address_lookup(lookup.clone())
-                .relay_mode(RelayMode::Disabled)
-                .portmapper_config(PortmapperConfig::Disabled)
-                .hooks(wall.clone())
-                .clear_ip_transports()
-                .bind_addr(at.as_str())
-                .unwrap()
-                .bind()
-        })
-        .await;
+        let endpoint = Endpoint::builder(presets::Minimal)
+            .secret_key(SecretKey::from_bytes(&key(seed).seed()))
+            .address_lookup(lookup.clone())
+            .relay_mode(RelayMode::Disabled)
+            .portmapper_config(PortmapperConfig::Disabled)
+            .hooks(wall.clone())
+            .clear_ip_transports()
+            .bind_addr(ANY)
+            .unwrap()
+            .bind()
+            .await
+            .unwrap();
         let gossip = Gossip::builder().max_message_size(MAX_MESSAGE).spawn(endpoint.clone());
         let protocols = Router::builder(endpoint.clone()).accept(alpn::GOSSIP, gossip.clone()).spawn();
         let (sender, mut receiver) = gossip.subscribe(TopicId::from_bytes(MESH.0), join).await.unwrap().split();
@@ -145,8 +143,8 @@ impl Bare {
 
     /// Two of them that hear each other.
     async fn pair() -> (Self, Self) {
-        let one = Self::new(1, ANY.into(), vec![], vec![]).await;
-        let two = Self::new(2, ANY.into(), vec![one.addr()], vec![one.endpoint.id()]).await;
+        let one = Self::new(1, vec![], vec![]).await;
+        let two = Self::new(2, vec![one.addr()], vec![one.endpoint.id()]).await;
         soon("they hear each other", || one.ears.has(&two.id()) && two.ears.has(&one.id())).await;
         (one, two)
     }
@@ -165,22 +163,6 @@ impl Bare {
     }
 }
 
-/// Binds, where the former owner of the port may still be about to let it go.
-async fn bind<T, E: std::fmt::Debug>(once: impl Fn() -> T) -> Endpoint
-where
-    T: Future<Output = Result<Endpoint, E>>,
-{
-    let bound = async {
-        loop {
-            match once().await {
-                Ok(endpoint) => return endpoint,
-                Err(_) => sleep(Duration::from_millis(50)).await,
-            }
-        }
-    };
-    timeout(PATIENCE, bound).await.expect("a port")
-}
-
 /// Gossip as this node uses it.
 struct Quick {
     fast: Fast,
@@ -191,13 +173,13 @@ struct Quick {
 }
 
 impl Quick {
-    async fn new(seed: u8, at: String) -> Self {
+    async fn new(seed: u8) -> Self {
         let state = tempfile::tempdir().unwrap();
         let options = MeshOptions {
             way: Way::Found { name: String::new() },
             role: MemberRole::Serve,
             ticket_file: None,
-            bind: vec![at.parse().unwrap()],
+            bind: vec![ANY.parse().unwrap()],
             relay: Relay::None,
             mdns: false,
             state: state.path().to_owned(),
@@ -206,15 +188,7 @@ impl Quick {
         for other in 1..=2 {
             admit(&members, other);
         }
-        let bound = async {
-            loop {
-                match Net::bind(&key(seed), &options, Gate::new(members.clone())).await {
-                    Ok(net) => return net,
-                    Err(_) => sleep(Duration::from_millis(50)).await,
-                }
-            }
-        };
-        let net = timeout(PATIENCE, bound).await.expect("a port");
+        let net = Net::bind(&key(seed), &options, Gate::new(members.clone())).await.unwrap();
         let (mail, mut letters) = mpsc::channel(64);
         let fast = Fast::spawn(net.clone(), MESH, mail);
         let ears = Ears { neighbours: fast.neighbours.clone(), ..Ears::default() };
@@ -233,7 +207,7 @@ impl Quick {
     }
 
     async fn pair() -> (Self, Self) {
-        let (one, two) = (Self::new(1, ANY.into()).await, Self::new(2, ANY.into()).await);
+        let (one, two) = (Self::new(1).await, Self::new(2).await);
         one.fast.replug(&two.contact()).await;
         one.hears(&two).await;
         two.hears(&one).await;
@@ -277,9 +251,24 @@ fn admit(members: &Members, seed: u8) {
     members.admit(&cert, desk.chain());
 }
 
-/// A runtime of its own: what ends with it ends as a process that is killed does, without a word.
-fn apart() -> Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+/// A node on a thread of its own, until it is told to end: then nothing of it runs any more and nothing of it is dropped, so
+/// that others hear as little as from a process that was killed.
+async fn apart<T: Send + Sync + 'static>(
+    node: impl Future<Output = T> + Send + 'static,
+) -> (Arc<T>, oneshot::Sender<()>) {
+    let (tell, told) = oneshot::channel();
+    let (kill, killed) = oneshot::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let node = runtime.block_on(async {
+            let node = Arc::new(node.await);
+            assert!(tell.send(node.clone()).is_ok());
+            let _ = killed.await;
+            node
+        });
+        std::mem::forget((runtime, node));
+    });
+    (told.await.unwrap(), kill)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -307,9 +296,9 @@ async fn trap_a_one_message_too_long_mutes_a_node_and_here_it_is_not_sent() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn trap_b_a_peer_whose_first_dial_failed_is_never_dialled_again_and_here_it_is() {
-    let two = Bare::new(2, ANY.into(), vec![], vec![]).await;
+    let two = Bare::new(2, vec![], vec![]).await;
     // Nobody has told the first where the second is.
-    let one = Bare::new(1, ANY.into(), vec![], vec![two.endpoint.id()]).await;
+    let one = Bare::new(1, vec![], vec![two.endpoint.id()]).await;
     sleep(Duration::from_millis(500)).await;
     one.lookup.add_endpoint_info(two.addr());
     for _ in 0..10 {
@@ -321,7 +310,7 @@ async fn trap_b_a_peer_whose_first_dial_failed_is_never_dialled_again_and_here_i
     let dialled = timeout(PATIENCE, one.endpoint.connect(two.endpoint.id(), alpn::GOSSIP)).await.unwrap();
     assert!(dialled.is_ok());
 
-    let (one, two) = (Quick::new(1, ANY.into()).await, Quick::new(2, ANY.into()).await);
+    let (one, two) = (Quick::new(1).await, Quick::new(2).await);
     let id = endpoint_id(&key(2).id()).unwrap();
     one.fast.join(vec![id]).await;
     sleep(Duration::from_millis(500)).await;
@@ -362,32 +351,27 @@ async fn trap_c_halves_of_a_partition_do_not_merge_and_here_they_do() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn trap_d_a_node_restarted_with_its_key_is_not_heard_and_here_the_survivor_sees_to_it() {
-    let one = Bare::new(1, ANY.into(), vec![], vec![]).await;
+    let one = Bare::new(1, vec![], vec![]).await;
     let (addr, id) = (one.addr(), one.endpoint.id());
-    let process = apart();
-    let begun = process.spawn(Bare::new(2, ANY.into(), vec![addr.clone()], vec![id]));
-    let two = begun.await.unwrap();
+    let (two, kill) = apart(Bare::new(2, vec![addr.clone()], vec![id])).await;
     soon("they hear each other", || one.ears.has(&two.id()) && two.ears.has(&one.id())).await;
-    let port = two.endpoint.bound_sockets()[0];
-    process.shutdown_background();
-    drop(two);
-    let again = Bare::new(2, port.to_string(), vec![addr], vec![id]).await;
+    kill.send(()).unwrap();
+    let again = Bare::new(2, vec![addr], vec![id]).await;
     for number in 0..10 {
         again.say(&format!("again {number}")).await;
         sleep(LOOK / 10).await;
     }
     assert!(!one.ears.heard("again"), "iroh-gossip hears who is back: nobody need `replug` on a later life");
 
-    let one = Quick::new(1, ANY.into()).await;
-    let process = apart();
-    let two = process.spawn(Quick::new(2, ANY.into())).await.unwrap();
+    let one = Quick::new(1).await;
+    let (two, kill) = apart(Quick::new(2)).await;
     one.fast.replug(&two.contact()).await;
     one.hears(&two).await;
-    let port: SocketAddr = two.contact().direct[0];
-    process.shutdown_background();
-    drop(two);
-    let again = Quick::new(2, port.to_string()).await;
+    kill.send(()).unwrap();
+    let again = Quick::new(2).await;
     again.fast.replug(&one.contact()).await;
+    // What the mesh does when it is greeted by a later life, and when that life's record comes.
+    one.members.hang_up(&key(2).id(), 0, "restarted");
     one.fast.replug(&again.contact()).await;
     one.hears(&again).await;
     again.hears(&one).await;

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! STATE/lock                 held while a node uses the folder: one key, one node
+//! STATE/ports.json           the UDP ports it had last, taken again if they are free
 //! STATE/node.key             64 hexadecimal digits, the ed25519 seed; made once
 //! STATE/meshes/ID/chain      the membership certificate, as it came
 //! STATE/meshes/ID/revoked    the founder's key and its newest revocation list
@@ -87,6 +88,20 @@ impl Home {
                 Ok(NodeKey::from_seed(seed))
             }
             Err(cause) => Err(failed(cause)),
+        }
+    }
+
+    /// The UDP ports that this node had last, IPv4's and IPv6's; 0: none.
+    pub(crate) fn ports(&self) -> (u16, u16) {
+        let read = fs::read(self.dir.join("ports.json")).ok();
+        read.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    }
+
+    /// Remembers them, so that who knows this node from before finds it where it was.
+    pub(crate) fn keep_ports(&self, ports: (u16, u16)) {
+        let kept = serde_json::to_vec(&ports).map_err(io::Error::other);
+        if let Err(error) = kept.and_then(|bytes| replace(&self.dir.join("ports.json"), &bytes)) {
+            tracing::warn!(%error, "this node's ports are not remembered");
         }
     }
 

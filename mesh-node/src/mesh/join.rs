@@ -30,7 +30,7 @@ use super::{
     write_ticket,
 };
 use crate::{
-    cli::{MeshOptions, Way, say},
+    cli::{MeshOptions, Relay, Way, say},
     local::LocalEngines,
     shelf::Shelf,
 };
@@ -123,7 +123,7 @@ impl Membership {
         };
         self.drawer.keep_name(&self.name);
         if let Some(path) = self.options.ticket_file.clone() {
-            self.hand_out(&admission, &path).await;
+            self.hand_out(&admission, &path);
         }
         let Self {
             home, drawer, key, name, options, net, links, fast, members, locals, shelf, own, mail, view, ..
@@ -220,27 +220,36 @@ impl Membership {
         if self.name.is_empty() { self.mesh.short() } else { format!("{} ({})", self.name, self.mesh.short()) }
     }
 
-    /// Writes the ticket that the operator asked for at the start, once there are addresses to put into it.
-    async fn hand_out(&self, admission: &Admission, path: &std::path::Path) {
-        let known = async {
-            while self.net.contact().direct.is_empty() && self.net.contact().relay.is_none() {
-                sleep(Duration::from_millis(10)).await;
-            }
-        };
-        if tokio::time::timeout(ADDRESS_WAIT, known).await.is_err() {
-            say::note("mesh-llm: this node knows no address of its own; its ticket can be used on the LAN only");
-        }
+    /// Writes the ticket that the operator asked for at the start, once there are addresses to put into it: in a task of
+    /// its own, since a relay may be out of reach, and the mesh does not wait for one.
+    fn hand_out(&self, admission: &Admission, path: &std::path::Path) {
         let terms = Terms::new(MemberRole::Serve, Nonce(rand::random()));
-        let made = ticket(admission, &terms, self.net.contact(), &self.name);
-        match made.map_err(MeshError::from).and_then(|(ticket, given)| write_ticket(path, &ticket).map(|()| given)) {
-            Ok(given) => {
-                let mut invitations = self.drawer.invitations();
-                invitations.push(given);
-                self.drawer.keep_invitations(&invitations);
-                say::note(format!("mesh-llm: a ticket into the mesh {} is in {}", self.title(), path.display()));
+        let (mut ticket, given) = match ticket(admission, &terms, self.net.contact(), &self.name) {
+            Ok(made) => made,
+            Err(error) => return say::note(format!("mesh-llm: no ticket was written: {error}")),
+        };
+        let mut invitations = self.drawer.invitations();
+        invitations.push(given);
+        self.drawer.keep_invitations(&invitations);
+        let (net, title, path) = (self.net.clone(), self.title(), path.to_owned());
+        let relayed = self.options.relay != Relay::None;
+        tokio::spawn(async move {
+            let known = async {
+                // From outside its own network a node is found over its relay, which it knows later than its addresses.
+                while if relayed { net.contact().relay.is_none() } else { net.contact().direct.is_empty() } {
+                    sleep(Duration::from_millis(10)).await;
+                }
+            };
+            if tokio::time::timeout(ADDRESS_WAIT, known).await.is_err() {
+                let what = if relayed { "reaches no relay" } else { "knows no address of its own" };
+                say::note(format!("mesh-llm: this node {what}; its ticket can be used on the LAN only"));
             }
-            Err(error) => say::note(format!("mesh-llm: no ticket was written: {error}")),
-        }
+            ticket.contacts = vec![net.contact()];
+            match write_ticket(&path, &ticket) {
+                Ok(()) => say::note(format!("mesh-llm: a ticket into the mesh {title} is in {}", path.display())),
+                Err(error) => say::note(format!("mesh-llm: no ticket was written: {error}")),
+            }
+        });
     }
 }
 

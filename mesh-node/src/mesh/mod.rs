@@ -99,7 +99,8 @@ pub async fn start(
     };
     let drawer = home.drawer(mesh)?;
     let members = Members::default();
-    let net = Net::bind(&key, &options, Gate::new(members.clone())).await?;
+    let net = Net::bind(&key, &options, home.ports(), Gate::new(members.clone())).await?;
+    home.keep_ports(net.ports());
     let (mail, letters) = mpsc::channel(MAIL);
     let links = Links::new(net.clone(), mail.clone());
     let fast = Fast::spawn(net.clone(), mesh, mail.clone());

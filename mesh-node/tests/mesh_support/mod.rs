@@ -234,6 +234,7 @@ impl Node {
             buffer: String::new(),
             text: String::new(),
             ids: Vec::new(),
+            calls: Vec::new(),
             finish: None,
             usage: None,
             error: None,
@@ -252,6 +253,8 @@ pub struct Stream {
     buffer: String,
     pub text: String,
     pub ids: Vec<String>,
+    /// Tool calls: name and arguments, put together.
+    pub calls: Vec<(String, String)>,
     pub finish: Option<String>,
     pub usage: Option<Value>,
     pub error: Option<Value>,
@@ -296,6 +299,15 @@ impl Stream {
         let Some(choice) = chunk["choices"].get(0) else { return };
         self.text.push_str(choice["delta"]["content"].as_str().unwrap_or_default());
         self.text.push_str(choice["delta"]["reasoning_content"].as_str().unwrap_or_default());
+        for call in choice["delta"]["tool_calls"].as_array().into_iter().flatten() {
+            let index = call["index"].as_u64().unwrap() as usize;
+            if index == self.calls.len() {
+                self.calls.push(Default::default());
+            }
+            let (name, arguments) = &mut self.calls[index];
+            name.push_str(call["function"]["name"].as_str().unwrap_or_default());
+            arguments.push_str(call["function"]["arguments"].as_str().unwrap_or_default());
+        }
         if let Some(reason) = choice["finish_reason"].as_str() {
             self.finish = Some(reason.to_owned());
         }
