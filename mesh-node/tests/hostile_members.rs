@@ -11,7 +11,7 @@ use std::{
 };
 
 use hostile_support::*;
-use iroh::endpoint::Connection;
+use iroh::endpoint::{Connection, ConnectionError};
 use mesh_node::manage::{MeshControl, Role, TicketOrder};
 use mesh_proto::{
     codec::{self, Ext, Wire},
@@ -130,7 +130,7 @@ async fn records_that_cannot_be_believed_are_refused_and_counted_and_forgeries_c
         assert!(send(&connection, SYNC, frame).await, "{what}");
         host.counts(&label, before + 1).await;
         if offence {
-            assert_eq!(closed(&connection).await, Some(400), "{what}");
+            closed(&connection, 400).await;
         } else {
             is_open(host, &connection).await;
         }
@@ -232,7 +232,7 @@ async fn frames_that_are_too_long_unknown_cut_off_or_nonsense_change_nothing() {
     for (kind, frame) in nonsense {
         let connection = member.link().await;
         send(&connection, kind, &frame).await;
-        assert_eq!(closed(&connection).await, Some(400), "{kind}: {frame:?}");
+        closed(&connection, 400).await;
     }
     assert!(host.counter("probe_malformed") >= accuse.len() as u64 && host.counter("record_malformed") > 10);
     assert!(!host.mesh.view().peers.contains_key(&member.id()));
@@ -333,7 +333,8 @@ async fn a_member_has_no_more_connections_than_it_can_need() {
     }
     let reasons = || asking.iter().filter_map(Connection::close_reason);
     honest.host.until("all but 32 are turned away", |_| reasons().count() >= 80 - 32).await;
-    assert!(reasons().all(|why| code(&why) == Some(429)), "{:?}", reasons().collect::<Vec<_>>());
+    let expected = |why: &ConnectionError| matches!(why, ConnectionError::Reset) || code(why) == Some(429);
+    assert!(reasons().all(|why| expected(&why)), "{:?}", reasons().collect::<Vec<_>>());
     assert!(reasons().count() < 80);
     drop(asking);
     // Links it may renew at will: the oldest ones go.
@@ -361,7 +362,7 @@ async fn an_expelled_member_is_dropped_in_mid_stream_and_does_not_come_back_anyw
     let sleeper = Node::join(&honest.ticket, MemberRole::Client, None).await;
     let sleeps = sleeper.id();
     host.until("the sleeper is here", |host| host.mesh.view().peers.contains_key(&sleeps)).await;
-    let bed = host.mesh.view().contact(&sleeps).unwrap().clone();
+    let life = host.mesh.view().peers[&sleeps].record.version.incarnation;
     let sleeper = sleeper.stop().await;
 
     let member = Member::new(&honest.ticket).await;
@@ -378,14 +379,15 @@ async fn an_expelled_member_is_dropped_in_mid_stream_and_does_not_come_back_anyw
     }
     host.mesh.expel(member.id()).await.unwrap();
     while reply(&mut stream).await.is_ok() {}
-    assert_eq!((closed(&asking).await, closed(&link).await), (Some(403), Some(403)));
+    closed(&asking, 403).await;
+    closed(&link, 403).await;
     let engine = host.engine.clone().unwrap();
     host.until("its generation is dropped", |_| engine.cancelled() == 1).await;
 
     let refused = |reply: AdmitReply| matches!(reply, AdmitReply::Refused { reason: AdmitRefusal::Expelled, .. });
     assert!(refused(member.hello(&at).await) && refused(member.peer.join(&honest.ticket).await));
     for alpn in [MESH, INFER, GOSSIP] {
-        assert_eq!(closed(&member.peer.dial(&at, alpn).await.unwrap()).await, Some(403));
+        closed(&member.peer.dial(&at, alpn).await.unwrap(), 403).await;
     }
     // Others hear of it: who was there at once, and who was not when it is back.
     let shuns = async |there: &mesh_proto::identity::Contact| {
@@ -395,12 +397,15 @@ async fn an_expelled_member_is_dropped_in_mid_stream_and_does_not_come_back_anyw
             }
         };
         tokio::time::timeout(PATIENCE, shunned).await.expect("the news in time");
-        assert_eq!(closed(&member.peer.dial(there, INFER).await.unwrap()).await, Some(403));
+        closed(&member.peer.dial(there, INFER).await.unwrap(), 403).await;
     };
     shuns(&honest.door_at()).await;
     let sleeper = sleeper.again().await;
-    let moved = |host: &Node| host.mesh.view().contact(&sleeps).is_some_and(|there| *there != bed);
-    host.until("the sleeper is back", moved).await;
+    let is_back = |host: &Node| {
+        let view = host.mesh.view();
+        view.peers.get(&sleeps).is_some_and(|peer| peer.record.version.incarnation > life && peer.linked)
+    };
+    host.until("the sleeper is back", is_back).await;
     shuns(&host.mesh.view().contact(&sleeps).unwrap().clone()).await;
     assert!(!sleeper.mesh.view().peers.contains_key(&member.id()));
     honest.are_well().await;

@@ -47,7 +47,7 @@ async fn outlives(signal: &str, greedy: bool, rounds: u32) {
     let farm = Farm::new();
     let mut hosts = vec![farm.found("a", TINY).await, farm.join("b", TINY).await];
     let door = farm.join("door", "client").await;
-    let body = long_chat(1200, (!greedy).then_some(42));
+    let body = long_chat(600, (!greedy).then_some(42));
     let mut pauses = Vec::new();
     let mut dice = 0x9E37_79B9_u64;
     door.lists(&[("mesh-tiny", 2)]).await;
@@ -72,7 +72,7 @@ async fn outlives(signal: &str, greedy: bool, rounds: u32) {
         assert!(stream.text == whole.text, "{} bytes, not {}: {}", stream.text.len(), whole.text.len(), log());
         assert_eq!((stream.done, stream.finish.as_deref(), stream.ids.len()), (true, Some("length"), 1), "{}", log());
         let usage = stream.usage.unwrap();
-        assert_eq!(usage["completion_tokens"], 1200);
+        assert_eq!(usage["completion_tokens"], 600);
         assert_eq!(usage["prompt_tokens"], whole.usage.as_ref().unwrap()["prompt_tokens"]);
         pauses.push(stream.longest);
         match signal {
@@ -159,7 +159,7 @@ async fn a_node_that_holds_the_files_takes_over_a_model_whose_only_host_dies() {
     let b = farm.join("b", "serve").await;
     let door = farm.join("door", "client").await;
     door.lists(&[("mesh-tiny", 1)]).await;
-    let body = long_chat(1200, None);
+    let body = long_chat(600, None);
     let whole = door.stream(&body).await.whole().await;
     let mut stream = door.stream(&body).await;
     assert_eq!(stream.node, a.id);
@@ -178,7 +178,7 @@ async fn when_nobody_can_take_over_the_stream_ends_in_an_error_and_claims_no_fin
     let mut a = farm.found("a", &format!("serve --mlx-file {}", other.display())).await;
     let door = farm.join("door", "client").await;
     door.lists(&[("tiny-two", 1)]).await;
-    let mut body = long_chat(1200, None);
+    let mut body = long_chat(600, None);
     body["model"] = json!("tiny-two");
     let mut stream = door.stream(&body).await;
     assert!(stream.until(200).await);

@@ -131,7 +131,7 @@ pub(super) struct MeshArgs {
     /// Join the mesh of the ticket in this file
     #[arg(long, value_name = "FILE")]
     pub(super) join_file: Option<PathBuf>,
-    /// UDP address of the mesh; repeat for more [default: every address, any free port]
+    /// UDP address of the mesh; once for IPv4 and once for IPv6 [default: every address, at the port it had last]
     #[arg(long = "bind", value_name = "ADDR:PORT")]
     pub(super) binds: Vec<SocketAddr>,
     /// Use this relay where nodes cannot reach each other directly [default: iroh's public ones]
