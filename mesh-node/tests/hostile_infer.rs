@@ -268,7 +268,6 @@ async fn a_host_that_accepts_before_it_talks_nonsense_costs_no_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "Targets::answered closes the breaker at the first word of an answer, however it goes on"]
 async fn a_host_that_accepts_before_it_talks_nonsense_is_avoided() {
     let asked = beside(vec![accepted(), Act::Frame(vec![1, 2, 255, 255, 255]), Act::Hang], 1, 60).await;
     assert!(asked <= BREAKER, "{asked} of 60 and more");

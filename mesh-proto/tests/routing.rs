@@ -323,6 +323,36 @@ fn an_opened_breaker_lets_one_probe_through_and_backs_off_longer_each_time() {
     assert_eq!(breaker.state(now), BreakerState::Closed);
 }
 
+#[test]
+fn who_begins_well_and_ends_badly_is_left_alone_all_the_same() {
+    let (mut targets, it) = (Targets::new(7), node(1));
+    let mut now = Millis(0);
+    let mut turn = |targets: &mut Targets, at: Millis| {
+        targets.sent(it, at);
+        targets.answered(it, Millis(5), at);
+        targets.failed(it, at);
+    };
+    for _ in 0..TRIP_AFTER {
+        assert_eq!(targets.breaker(it, now), BreakerState::Closed);
+        turn(&mut targets, now);
+    }
+    let mut last = Millis(0);
+    for _ in 0..4 {
+        let BreakerState::Open { until } = targets.breaker(it, now) else { panic!("not open") };
+        assert!(until - now > last, "each time longer: {} after {last}", until - now);
+        (last, now) = (until - now, until);
+        turn(&mut targets, now);
+    }
+    // One answer to its end, and all is forgiven.
+    let BreakerState::Open { until } = targets.breaker(it, now) else { panic!("not open") };
+    targets.sent(it, until);
+    targets.answered(it, Millis(5), until);
+    assert_eq!(targets.breaker(it, until), BreakerState::Closed, "on parole");
+    targets.done(it);
+    turn(&mut targets, until);
+    assert_eq!(targets.breaker(it, until), BreakerState::Closed);
+}
+
 proptest! {
     #[test]
     fn a_filtered_node_is_never_chosen_and_an_open_breaker_never_before_another(

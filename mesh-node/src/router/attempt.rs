@@ -135,7 +135,7 @@ impl Pump {
                 Step::Abandon { node, failure, .. } => self.abandon(node, failure),
                 Step::Refresh => attempt.choices(self.router.choices(&self.wish), self.now()),
                 Step::Done { node } => {
-                    self.router.targets().ended(node);
+                    self.router.targets().done(node);
                     return self.finish().await.map(|()| false);
                 }
                 Step::GiveUp(why) => {

@@ -74,7 +74,15 @@ impl Breaker {
         }
     }
 
-    /// The target did what it should; a refusal for being busy counts as that.
+    /// The target has begun to answer, which says that it lives and not that it does well: a probe lets requests through
+    /// again, and the next failure stops them, for longer than the last one.
+    pub fn began(&mut self) {
+        if self.probe_since.take().is_some() {
+            (self.open_until, self.failures) = (None, TRIP_AFTER - 1);
+        }
+    }
+
+    /// The target did what it should, to the end; a refusal for being busy counts as that.
     pub fn succeeded(&mut self) {
         *self = Self::new(self.seed);
     }

@@ -36,10 +36,17 @@ impl Targets {
     pub fn answered(&mut self, node: NodeId, latency: Millis, now: Millis) {
         let target = self.target(node);
         target.latency.observe(latency, now);
+        target.breaker.began();
+    }
+
+    /// A request at `node` was answered to its end.
+    pub fn done(&mut self, node: NodeId) {
+        let target = self.target(node);
+        target.outstanding = target.outstanding.saturating_sub(1);
         target.breaker.succeeded();
     }
 
-    /// A request at `node` has ended: done, or cancelled by the client.
+    /// A request at `node` was cancelled by the client.
     pub fn ended(&mut self, node: NodeId) {
         let target = self.target(node);
         target.outstanding = target.outstanding.saturating_sub(1);

@@ -329,7 +329,7 @@ impl World {
                     }
                     self.trace.note(now, door, "done", request as u64);
                     state.current = None;
-                    self.doors[door].targets.ended(node);
+                    self.doors[door].targets.done(node);
                 }
                 Step::GiveUp(why) => {
                     self.trace.note(now, door, "give up", request as u64);
