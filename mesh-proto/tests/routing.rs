@@ -327,7 +327,7 @@ fn an_opened_breaker_lets_one_probe_through_and_backs_off_longer_each_time() {
 fn who_begins_well_and_ends_badly_is_left_alone_all_the_same() {
     let (mut targets, it) = (Targets::new(7), node(1));
     let mut now = Millis(0);
-    let mut turn = |targets: &mut Targets, at: Millis| {
+    let turn = |targets: &mut Targets, at: Millis| {
         targets.sent(it, at);
         targets.answered(it, Millis(5), at);
         targets.failed(it, at);
