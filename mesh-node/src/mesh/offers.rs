@@ -1,9 +1,9 @@
 //! This node's models as the placement machine is told of them, and its certificate's renewal; must not decide either.
 
 use mesh_proto::{
-    identity::{Admission, CERT_LIFETIME, CertChain},
+    identity::{Admission, CERT_LIFETIME, CertChain, Contact},
     placement::{self, ModelKey, Weight},
-    record::ModelState,
+    record::{ModelState, Record},
     time::Millis,
 };
 
@@ -69,12 +69,22 @@ impl Brain {
             }
             return;
         }
-        let (net, mail, issuer) = (self.parts.net.clone(), self.parts.mail.clone(), self.contact(&own.issuer));
+        // Whoever may admit may renew: the issuer first, then the founder, then the others.
+        let admits = |record: &Record| record.chain.member.claim().is_ok_and(|cert| cert.admits);
+        let others = self.records.iter().filter(|(_, record)| admits(record)).map(|(node, _)| *node);
+        let mut admitters = vec![own.issuer, chain.root];
+        admitters.extend(others.filter(|node| *node != own.issuer && *node != chain.root));
+        let contacts: Vec<Contact> = admitters.iter().map(|node| self.contact(node)).collect();
+        let (net, mail) = (self.parts.net.clone(), self.parts.mail.clone());
         tokio::spawn(async move {
-            match admit::renew(&net, &issuer, &chain).await {
-                // At the end of the process nobody listens any more.
-                Ok(chain) => drop(mail.send(Mail::Renewed(Box::new(chain))).await),
-                Err(error) => tracing::debug!(%error, "the certificate was not renewed yet"),
+            for contact in contacts {
+                match admit::renew(&net, &contact, &chain).await {
+                    // At the end of the process nobody listens any more.
+                    Ok(chain) => return drop(mail.send(Mail::Renewed(Box::new(chain))).await),
+                    Err(error) => {
+                        tracing::debug!(node = %contact.node.short(), %error, "the certificate was not renewed here");
+                    }
+                }
             }
         });
     }
