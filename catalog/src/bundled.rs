@@ -55,7 +55,7 @@ impl Bundle {
         if !self.is_intact(&dir) {
             self.replace(&shelf, &dir).map_err(|cause| CatalogError::Cache { path: shelf, cause })?;
         }
-        Ok(ModelFiles { id: ModelId::new(self.name), dir })
+        Ok(ModelFiles { id: ModelId::new(self.name), dir, gguf: None })
     }
 
     /// Names the content, so that two versions of the binary do not fight over one folder.

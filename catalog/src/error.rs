@@ -9,8 +9,8 @@ use thiserror::Error;
 pub enum CatalogError {
     /// Neither bundled nor on disk.
     #[error(
-        "no model called {name} is on this machine (downloads come later): give the folder of a model that you have \
-         with --mlx-file DIR, or try the bundled {}",
+        "no model called {name} is on this machine (downloads come later): give a model that you have with \
+         --mlx-file DIR or --gguf-file FILE, or try the bundled {}",
         bundled.join(", ")
     )]
     UnknownName {
@@ -23,7 +23,10 @@ pub enum CatalogError {
     #[error("{}: no such file or folder", .0.display())]
     Missing(PathBuf),
     /// A file that holds no MLX weights.
-    #[error("{}: not a .safetensors file; --mlx-file takes one, or the folder around it", .0.display())]
+    #[error(
+        "{}: not a .safetensors file; --mlx-file takes one, or the folder around it (and --gguf-file a .gguf file)",
+        .0.display()
+    )]
     NotWeights(PathBuf),
     /// A folder that is no model.
     #[error("{}: no {what} in this folder, so it is no MLX model", dir.display())]
@@ -33,6 +36,34 @@ pub enum CatalogError {
         /// What is missing.
         what: &'static str,
     },
+    /// A model in both formats, where nobody said which.
+    #[error("{0} is there as MLX and as GGUF: say which with --mlx or --gguf")]
+    BothFormats(String),
+    /// A folder that is no model in any format.
+    #[error("{}: neither an MLX model (config.json and .safetensors) nor a .gguf file in this folder", .0.display())]
+    NoModel(PathBuf),
+    /// A folder without a GGUF model.
+    #[error("{}: no GGUF model in this folder", .0.display())]
+    NoGguf(PathBuf),
+    /// A folder with more than one GGUF model.
+    #[error("{}: more than one GGUF model in this folder; name one with --gguf-file: {}", dir.display(), listed(names))]
+    SeveralModels {
+        /// The folder.
+        dir: PathBuf,
+        /// Their first files.
+        names: Vec<String>,
+    },
+    /// More than one projector beside a GGUF model.
+    #[error("{}: more than one projector beside the model; say which with --mmproj: {}", dir.display(), listed(names))]
+    SeveralProjectors {
+        /// The folder.
+        dir: PathBuf,
+        /// Their files.
+        names: Vec<String>,
+    },
+    /// A projector for a model that takes none.
+    #[error("--mmproj {}: a projector file is for GGUF models, and this one was asked for as MLX", .0.display())]
+    ProjectorForMlx(PathBuf),
     /// A weight file that its folder's model does not use.
     #[error("{}: the model in this folder has other weight files and would not use this one; name the folder, or move the file", .0.display())]
     Stray(PathBuf),
@@ -63,4 +94,11 @@ pub enum CatalogError {
         /// Why.
         cause: io::Error,
     },
+}
+
+/// The first eight of them; a folder may hold hundreds.
+fn listed(names: &[String]) -> String {
+    let more = names.len().saturating_sub(8);
+    let shown: Vec<String> = names.iter().take(8).map(|name| name.escape_debug().to_string()).collect();
+    if more == 0 { shown.join(", ") } else { format!("{} and {more} more", shown.join(", ")) }
 }

@@ -4,6 +4,9 @@
 //! content = BLAKE3 (keyed by "mesh-llm model content v1") over the files that a loader uses, sorted by name:
 //!           length of the name ‖ name ‖ length of the file ‖ BLAKE3 of the file     lengths as u64, little endian
 //! ```
+//! A GGUF model's files are named by what they are to it (`gguf/1`, `gguf/2`, …, `gguf/mmproj`): the same file under
+//! another name is the same model; with a projector, or cut into other parts, it is another.
+//!
 //! Reading twenty gigabytes takes a while, so `CACHE/identity` remembers the hash of each large file by path, length
 //! and time of change. It is a cache folder's worth of trust: whoever writes there also chooses what is served.
 
@@ -15,7 +18,7 @@ use std::{
 };
 
 use crate::{
-    CatalogError, ModelFiles,
+    CatalogError, GgufFiles, ModelFiles,
     weights::{self, damaged},
 };
 
@@ -34,7 +37,10 @@ const CHUNK: usize = 1 << 20;
 /// # Errors
 /// When a file cannot be read, or changes meanwhile. A cache that cannot be written is none: the next start reads again.
 pub fn content(files: &ModelFiles, cache: &Path, progress: &mut dyn FnMut(&str)) -> Result<[u8; 32], CatalogError> {
-    let paths = used(&files.dir)?;
+    let paths = match &files.gguf {
+        None => used(&files.dir)?,
+        Some(gguf) => roles(gguf),
+    };
     let mut total = 0;
     for (_, path) in &paths {
         total += fs::metadata(path).map_err(io_at(path))?.len();
@@ -49,6 +55,11 @@ pub fn content(files: &ModelFiles, cache: &Path, progress: &mut dyn FnMut(&str))
         content.update(&meta.len().to_le_bytes()).update(hash.as_bytes());
     }
     Ok(*content.finalize().as_bytes())
+}
+
+fn roles(files: &GgufFiles) -> Vec<(String, PathBuf)> {
+    let parts = files.parts.iter().enumerate().map(|(index, path)| (format!("gguf/{}", index + 1), path.clone()));
+    parts.chain(files.mmproj.iter().map(|path| ("gguf/mmproj".to_owned(), path.clone()))).collect()
 }
 
 /// The files that a loader uses, by name: the weights that it reads, and what tells how. Not READMEs and pictures.
@@ -204,7 +215,7 @@ mod tests {
         }
 
         fn hash(&self) -> [u8; 32] {
-            let files = ModelFiles { id: ModelId::new("any"), dir: self.dir.path().to_owned() };
+            let files = ModelFiles { id: ModelId::new("any"), dir: self.dir.path().to_owned(), gguf: None };
             content(&files, self.cache.path(), &mut |_| {}).unwrap()
         }
 
@@ -253,6 +264,32 @@ mod tests {
     }
 
     #[test]
+    fn a_gguf_model_is_its_bytes_whatever_they_are_called() {
+        let folder = Folder::new();
+        let hash = |parts: &[&str], mmproj: Option<&str>| {
+            let path = |name: &&str| folder.dir.path().join(name);
+            let gguf = GgufFiles { parts: parts.iter().map(path).collect(), mmproj: mmproj.as_ref().map(path) };
+            let dir = folder.dir.path().to_owned();
+            content(&ModelFiles { id: ModelId::new("any"), dir, gguf: Some(gguf) }, folder.cache.path(), &mut |_| {})
+                .unwrap()
+        };
+        for (name, bytes) in [("a.gguf", b"1"), ("b.gguf", b"1"), ("c.gguf", b"2")] {
+            folder.write(name, bytes);
+        }
+        let one = hash(&["a.gguf"], None);
+        assert_eq!(one, hash(&["b.gguf"], None));
+        let others = [
+            hash(&["c.gguf"], None),
+            hash(&["a.gguf", "c.gguf"], None),
+            hash(&["c.gguf", "a.gguf"], None),
+            hash(&["a.gguf"], Some("c.gguf")),
+        ];
+        assert!(!others.contains(&one) && others.iter().collect::<std::collections::BTreeSet<_>>().len() == 4);
+        folder.write("config.json", b"{ }");
+        assert_eq!(one, hash(&["a.gguf"], None), "other files of the folder are not the model's");
+    }
+
+    #[test]
     fn a_large_file_is_read_once_and_again_when_it_changed() {
         let folder = Folder::new();
         folder.write_large(1, 100);
@@ -282,7 +319,7 @@ mod tests {
         let folder = Folder::new();
         folder.write_large(1, 100);
         let file = tempfile::NamedTempFile::new().unwrap();
-        let files = ModelFiles { id: ModelId::new("any"), dir: folder.dir.path().to_owned() };
+        let files = ModelFiles { id: ModelId::new("any"), dir: folder.dir.path().to_owned(), gguf: None };
         assert_eq!(content(&files, file.path(), &mut |_| {}).unwrap(), folder.hash());
     }
 

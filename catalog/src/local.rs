@@ -7,7 +7,7 @@ use std::{
 
 use mesh_proto::ModelId;
 
-use crate::{CatalogError, ModelFiles};
+use crate::{CatalogError, Format, ModelFiles, gguf_files};
 
 /// Whether a name can only be a path (`org/repo` could be either, and is a path if it exists).
 pub(crate) fn is_path(name: &str) -> bool {
@@ -15,13 +15,7 @@ pub(crate) fn is_path(name: &str) -> bool {
 }
 
 pub(crate) fn open(path: &Path) -> Result<ModelFiles, CatalogError> {
-    let full = match path.canonicalize() {
-        Ok(full) => full,
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            return Err(CatalogError::Missing(path.to_owned()));
-        }
-        Err(cause) => return Err(CatalogError::Io { path: path.to_owned(), cause }),
-    };
+    let full = existing(path)?;
     if full.is_dir() {
         return folder(full);
     }
@@ -33,6 +27,33 @@ pub(crate) fn open(path: &Path) -> Result<ModelFiles, CatalogError> {
     if is_used(&full, &files.dir)? { Ok(files) } else { Err(CatalogError::Stray(path.to_owned())) }
 }
 
+/// The path without links, or why there is nothing.
+pub(crate) fn existing(path: &Path) -> Result<PathBuf, CatalogError> {
+    path.canonicalize().map_err(|cause| match cause.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => CatalogError::Missing(path.to_owned()),
+        _ => CatalogError::Io { path: path.to_owned(), cause },
+    })
+}
+
+/// What lies at a path, if it is one thing. A GGUF repository often has a `config.json` too: that alone is no model.
+pub(crate) fn format(path: &Path) -> Result<Format, CatalogError> {
+    if !existing(path)?.is_dir() {
+        return Ok(if has_extension(path, "gguf") { Format::Gguf } else { Format::Mlx });
+    }
+    let (config, weights) = (path.join("config.json").is_file(), !weights(path)?.is_empty());
+    match (config && weights, gguf_files::any(path)?) {
+        (true, true) => Err(CatalogError::BothFormats(path.display().to_string())),
+        (false, true) => Ok(Format::Gguf),
+        (false, false) if !config && !weights => Err(CatalogError::NoModel(path.to_owned())),
+        // Half an MLX model is told as such.
+        (_, false) => Ok(Format::Mlx),
+    }
+}
+
+pub(crate) fn has_extension(path: &Path, extension: &str) -> bool {
+    path.extension().is_some_and(|found| found.eq_ignore_ascii_case(extension))
+}
+
 fn folder(dir: PathBuf) -> Result<ModelFiles, CatalogError> {
     if !dir.join("config.json").is_file() {
         return Err(CatalogError::Incomplete { dir, what: "config.json" });
@@ -41,7 +62,7 @@ fn folder(dir: PathBuf) -> Result<ModelFiles, CatalogError> {
         return Err(CatalogError::Incomplete { dir, what: ".safetensors file" });
     }
     match dir.file_name().and_then(|name| name.to_str()) {
-        Some(name) => Ok(ModelFiles { id: ModelId::new(name), dir }),
+        Some(name) => Ok(ModelFiles { id: ModelId::new(name), dir, gguf: None }),
         None => Err(CatalogError::Nameless(dir)),
     }
 }

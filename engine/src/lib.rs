@@ -5,8 +5,11 @@
 //! offers: tokens in, tokens out, one batched step. Between the two, [`LocalEngine`] does once, for all
 //! runtimes, what does not depend on a device: scheduling, templates, detokenising, stops, reasoning, tools.
 
+pub mod arrival;
 pub mod decoder;
+pub mod draft;
 mod generation;
+pub mod house;
 pub mod local;
 pub mod scheduler;
 pub mod script;

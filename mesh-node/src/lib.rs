@@ -17,6 +17,8 @@ pub mod server;
 pub mod shelf;
 mod tunnel;
 
+pub use load::GUARD;
+
 /// Chooses the process's TLS library, once. Nothing here speaks HTTPS by itself, but iroh's build switches TLS on in the
 /// HTTP client, which then wants to know.
 pub fn choose_tls() {

@@ -7,7 +7,8 @@ use std::{
 };
 
 use engine::text::TextModel;
-use mesh_proto::{Sampling, record::Capabilities};
+use mesh_proto::{Sampling, TokenId, record::Capabilities};
+use runtime_gguf_bridge::{GgufError, GgufOptions};
 use runtime_mlx::{MlxError, MlxOptions};
 use serde::Deserialize;
 use thiserror::Error;
@@ -26,6 +27,12 @@ pub(crate) enum LoadError {
     /// The runtime says why.
     #[error(transparent)]
     Mlx(#[from] MlxError),
+    /// The other one says why.
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
+    /// This process's own file is gone.
+    #[error("llama-server cannot be started: where this program's file lies is not known ({0})")]
+    NoGuard(io::Error),
     /// A file that is there, but cannot be used.
     #[error("{}: {message}", path.display())]
     BadFile {
@@ -36,16 +43,46 @@ pub(crate) enum LoadError {
     },
 }
 
-/// Loads models by MLX, in this process.
-pub(crate) struct Mlx(pub(crate) ServingOptions);
+/// Hidden first argument of the process that stands between a node and its llama-server.
+pub const GUARD: &str = "__llama-guard";
 
-impl Loader for Mlx {
+/// Loads models by the runtime that their files are for.
+pub(crate) struct Runtimes(pub(crate) ServingOptions);
+
+impl Loader for Runtimes {
     fn load(&self, job: LoadJob, stage: &mut dyn FnMut(&str)) -> Result<Served, String> {
-        load(job, &self.0, stage).map_err(|error| error.to_string())
+        let loaded = if job.files.gguf.is_some() { gguf(job, &self.0, stage) } else { mlx(job, &self.0, stage) };
+        loaded.map_err(|error| error.to_string())
     }
 }
 
-fn load(job: LoadJob, serving: &ServingOptions, stage: &mut dyn FnMut(&str)) -> Result<Served, LoadError> {
+/// By llama-server, in a process of its own.
+fn gguf(job: LoadJob, serving: &ServingOptions, stage: &mut dyn FnMut(&str)) -> Result<Served, LoadError> {
+    let own = std::env::current_exe().map_err(LoadError::NoGuard)?;
+    let beside = recommended(&job.files.dir)?;
+    let options = GgufOptions {
+        files: job.files,
+        llama_server: serving.gguf.llama_server.clone(),
+        guard: vec![own.into(), GUARD.into()],
+        context_tokens: serving.context_tokens,
+        parallel: serving.parallel,
+        max_waiting: MAX_WAITING,
+        max_memory: serving.max_memory,
+        sharers: job.sharers,
+        kv_bits: serving.gguf.kv_bits,
+        gpu_layers: serving.gguf.gpu_layers,
+        draft: serving.gguf.draft.clone(),
+        extra: serving.gguf.extra.clone(),
+    };
+    // Loads run on threads that may block.
+    let started = tokio::runtime::Handle::current().block_on(runtime_gguf_bridge::start(options, stage))?;
+    let capabilities = capabilities(started.engine.text());
+    let defaults = started.recommended.unwrap_or(beside);
+    Ok(Served { engine: Arc::new(started.engine), defaults, max_concurrency: started.slots, capabilities })
+}
+
+/// By MLX, in this process.
+fn mlx(job: LoadJob, serving: &ServingOptions, stage: &mut dyn FnMut(&str)) -> Result<Served, LoadError> {
     let defaults = recommended(&job.files.dir)?;
     let options = MlxOptions {
         dir: job.files.dir,
@@ -61,14 +98,14 @@ fn load(job: LoadJob, serving: &ServingOptions, stage: &mut dyn FnMut(&str)) -> 
     Ok(Served { engine: Arc::new(engine), defaults, max_concurrency: serving.parallel, capabilities })
 }
 
-/// What the text pipeline can do with this model. Every MLX model's generation can be taken over from its tokens.
+/// What the text pipeline can do with this model. Every local model's generation can be taken over from its tokens.
 fn capabilities(text: &TextModel) -> Capabilities {
     let mut found = Capabilities::RESUME;
     if text.has_chat_template() {
         found = found.and(Capabilities::CHAT).and(Capabilities::TOOLS);
     }
     // A model that was taught to think has a token for the end of it.
-    if text.encode("</think>", false).is_ok_and(|tokens| tokens.len() == 1) {
+    if (0..text.vocab_size()).any(|id| text.token_name(TokenId(id)).is_some_and(|name| name == "</think>")) {
         found = found.and(Capabilities::REASONING);
     }
     found

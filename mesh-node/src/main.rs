@@ -1,14 +1,23 @@
 //! `mesh-llm`: reads the command line, does what it says, and tells how it ended; must not know more.
 
+use std::process::ExitCode;
+
 use anyhow::Context;
 use clap::Parser;
 use mesh_node::{
+    GUARD,
     cli::{self, Command, Config, Environment, Typed, say},
     manage, node,
 };
+use runtime_gguf_bridge::guard_main;
 
 /// 0: ended as asked. 2: usage (clap's own). 1: anything else.
-fn main() {
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == GUARD) {
+        // Not this program's command line, and nothing of a node: the process that ends a llama-server with its node.
+        return guard_main(arguments);
+    }
     mesh_node::choose_tls();
     let config = Config::from(Typed::parse(), Environment::read()).unwrap_or_else(|error| error.exit());
     cli::start_log(&config.logging).unwrap_or_else(|error| error.exit());

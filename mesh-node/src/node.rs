@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use catalog::{CatalogError, ModelFiles};
+use catalog::{CatalogError, Format, ModelFiles};
 use mesh_proto::{ModelId, identity::MemberRole};
 use thiserror::Error;
 use tokio::{
@@ -188,7 +188,7 @@ async fn offer_bundled(shelf: Shelf, cache: std::path::PathBuf) {
             continue;
         }
         let cache = cache.clone();
-        let files = tokio::task::spawn_blocking(move || catalog::resolve(name, &cache)).await;
+        let files = tokio::task::spawn_blocking(move || catalog::resolve(name, &cache, Some(Format::Mlx), None)).await;
         let offered = match files {
             Ok(Ok(files)) => shelf.offer(files, false).await,
             Ok(Err(error)) => Err(error.into()),
@@ -202,11 +202,14 @@ async fn offer_bundled(shelf: Shelf, cache: std::path::PathBuf) {
 
 /// The models' files.
 fn find(serving: &Serving) -> Result<Vec<ModelFiles>, NodeError> {
+    let mmproj = serving.gguf.mmproj.as_deref();
     let find = |source: &ModelSource| match source {
-        ModelSource::Named(name) => catalog::resolve(name, &serving.cache),
+        ModelSource::Named(name, Some(Format::Mlx)) => catalog::resolve(name, &serving.cache, Some(Format::Mlx), None),
+        ModelSource::Named(name, format) => catalog::resolve(name, &serving.cache, *format, mmproj),
         ModelSource::MlxFile(path) => catalog::open(path),
+        ModelSource::GgufFile(path) => catalog::open_gguf(path, mmproj),
     };
-    Ok(serving.models.iter().map(find).collect::<Result<_, _>>()?)
+    serving.models.iter().map(|source| Ok(find(source)?)).collect()
 }
 
 /// The management API's listener and token. Without them a node goes on, unless they were asked for.
@@ -240,7 +243,9 @@ fn announce(serving: &Serving, address: SocketAddr, url: &str, names: &[ModelId]
     if names.is_empty() {
         say::note(format!("mesh-llm: API at {url}"));
     } else {
-        say::note("MLX is the younger of mesh-llm's two engines; please report what looks wrong.");
+        if serving.models.iter().any(ModelSource::is_mlx) {
+            say::note("MLX is the younger of mesh-llm's two engines; please report what looks wrong.");
+        }
         say::note(format!("mesh-llm: API at {url}, loading {}", list(names)));
     }
     if !address.ip().is_loopback() && serving.keys.is_open() {

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use catalog::{CatalogError, ModelFiles};
+use catalog::{CatalogError, Format, ModelFiles};
 use mesh_proto::{ModelId, placement::ModelKey, record::ModelIdentity};
 use thiserror::Error;
 use tokio::{
@@ -20,8 +20,8 @@ use tokio::{
 };
 
 use crate::{
-    cli::{Serving, say},
-    load::Mlx,
+    cli::{GgufServing, Serving, say},
+    load::Runtimes,
     local::{LocalEngines, LocalModel, LocalState, ModelFacts, Served},
 };
 
@@ -41,6 +41,8 @@ pub struct ServingOptions {
     pub parallel: u32,
     /// Most bytes of memory, for each model.
     pub max_memory: Option<u64>,
+    /// What GGUF models are served with.
+    pub gguf: GgufServing,
     /// How many models were named at the start: they share what the machine has.
     pub named: u32,
     /// Find out what models are by reading their files whole. A node that is alone compares them with nobody's.
@@ -54,6 +56,7 @@ impl From<&Serving> for ServingOptions {
             context_tokens: serving.context_tokens,
             parallel: serving.parallel,
             max_memory: serving.max_memory,
+            gguf: serving.gguf.clone(),
             named: u32::try_from(serving.models.len()).unwrap_or(u32::MAX),
             identify: serving.mesh.is_some(),
         }
@@ -69,7 +72,7 @@ pub struct LoadJob {
     pub sharers: u32,
 }
 
-/// Brings models into memory. The node's own does so by MLX; tests have scripted ones.
+/// Brings models into memory. The node's own does so by MLX or llama-server; tests have scripted ones.
 pub trait Loader: Send + Sync + 'static {
     /// Blocks until the model answers. `stage` hears what is going on.
     ///
@@ -119,9 +122,9 @@ struct Book {
 type Ended = Option<Result<(), String>>;
 
 impl Shelf {
-    /// An empty shelf whose models MLX computes.
+    /// An empty shelf whose models MLX or llama-server computes.
     pub fn new(locals: LocalEngines, options: ServingOptions) -> Self {
-        let loader = Arc::new(Mlx(options.clone()));
+        let loader = Arc::new(Runtimes(options.clone()));
         Self::with_loader(locals, options, loader)
     }
 
@@ -176,18 +179,20 @@ impl Shelf {
     }
 
     /// The model of this name: one of the shelf's, or one of this machine's, which comes onto the shelf with that.
+    /// `format`: which of its files, where it has several.
     ///
     /// # Errors
-    /// When there is none, or its files are no good.
-    pub async fn find(&self, name: &str) -> Result<ModelId, ShelfError> {
+    /// When there is none, or its files are no good; when another one has its name.
+    pub async fn find(&self, name: &str, format: Option<Format>) -> Result<ModelId, ShelfError> {
         let id = ModelId::new(name);
-        if self.books().contains_key(&id) {
-            return Ok(id);
+        if let Some(book) = self.books().get(&id) {
+            let other = format.is_some_and(|format| format != book.files.format());
+            return if other { Err(ShelfError::SameName(id)) } else { Ok(id) };
         }
         let (name, cache) = (name.to_owned(), self.0.options.cache.clone());
-        let files = blocking(move || catalog::resolve(&name, &cache)).await?;
+        let files = blocking(move || catalog::resolve(&name, &cache, format, None)).await?;
         let id = files.id.clone();
-        let same = self.books().get(&id).map(|book| book.files.dir == files.dir);
+        let same = self.books().get(&id).map(|book| book.files == files);
         match same {
             Some(true) => Ok(id),
             Some(false) => Err(ShelfError::SameName(id)),

@@ -101,7 +101,7 @@ impl World {
         for (name, byte) in [("a", 1), ("b", 2)] {
             let identity = ModelIdentity { content: [byte; 32], ..ModelIdentity::default() };
             let facts = ModelFacts { identity, ..ModelFacts::default() };
-            assert!(world.shelf.add(ModelFiles { id: id(name), dir: name.into() }, facts, false));
+            assert!(world.shelf.add(ModelFiles { id: id(name), dir: name.into(), gguf: None }, facts, false));
         }
         world
     }
@@ -114,6 +114,7 @@ impl World {
             context_tokens: Some(100),
             parallel: 1,
             max_memory: None,
+            gguf: GgufServing::default(),
             named,
             identify,
         };
@@ -122,7 +123,7 @@ impl World {
     }
 
     fn tiny(&self) -> ModelFiles {
-        catalog::resolve("mesh-tiny", self.cache.path()).unwrap()
+        catalog::resolve("mesh-tiny", self.cache.path(), Some(Format::Mlx), None).unwrap()
     }
 
     fn model(&self, name: &str) -> LocalModel {
@@ -264,7 +265,11 @@ async fn those_named_at_the_start_share_alike_and_later_ones_share_what_is_left(
     let sharers = |name: &str| world.fates[&id(name)].sharers.load(Ordering::SeqCst);
     world.shelf.name(world.tiny()).await.unwrap();
     for name in ["a", "b"] {
-        assert!(world.shelf.add(ModelFiles { id: id(name), dir: name.into() }, ModelFacts::default(), false));
+        assert!(world.shelf.add(
+            ModelFiles { id: id(name), dir: name.into(), gguf: None },
+            ModelFacts::default(),
+            false
+        ));
     }
     for name in ["mesh-tiny", "a", "b"] {
         world.shelf.load(&id(name)).await.unwrap();
@@ -300,15 +305,15 @@ async fn a_node_that_is_alone_does_not_read_files_to_know_what_they_are() {
 #[tokio::test]
 async fn a_name_leads_to_the_shelf_first_and_then_to_this_machine() {
     let world = World::new();
-    assert_eq!(world.shelf.find("a").await.unwrap(), id("a"));
-    assert_eq!(world.shelf.find("mesh-tiny").await.unwrap(), id("mesh-tiny"));
+    assert_eq!(world.shelf.find("a", None).await.unwrap(), id("a"));
+    assert_eq!(world.shelf.find("mesh-tiny", Some(Format::Mlx)).await.unwrap(), id("mesh-tiny"));
     assert_eq!(world.state("mesh-tiny"), "on disk");
     let dir = world.tiny().dir;
     assert!(matches!(world.shelf.name(world.tiny()).await, Err(ShelfError::SameName(_))));
     let moved = world.cache.path().join("a");
     std::fs::rename(dir, &moved).unwrap();
-    let same = world.shelf.find(moved.to_str().unwrap()).await.unwrap_err();
+    let same = world.shelf.find(moved.to_str().unwrap(), None).await.unwrap_err();
     assert!(same.to_string().contains("two models would be called a"), "{same}");
-    let nothing = world.shelf.find("nothing").await.unwrap_err();
+    let nothing = world.shelf.find("nothing", None).await.unwrap_err();
     assert!(nothing.to_string().contains("no model called nothing"), "{nothing}");
 }

@@ -52,7 +52,7 @@ fn crate_arrows_point_where_the_architecture_says() {
         ("engine", &["mesh-proto"]),
         ("catalog", &["mesh-proto"]),
         ("runtime-mlx", &["engine", "mesh-proto"]),
-        ("runtime-gguf-bridge", &["engine", "mesh-proto"]),
+        ("runtime-gguf-bridge", &["catalog", "engine", "mesh-proto"]),
         ("mesh-node", &["catalog", "engine", "mesh-proto", "runtime-gguf-bridge", "runtime-mlx"]),
         ("mlx-bindings", &[]),
     ]);
@@ -60,6 +60,7 @@ fn crate_arrows_point_where_the_architecture_says() {
         ("mesh-proto", &["tokio", "iroh", "axum"][..]),
         ("engine", &["axum", "hyper", "iroh", "mlx-rs", "mlx-sys", "clap"]),
         ("catalog", &["axum", "iroh", "mlx-rs"]),
+        ("runtime-gguf-bridge", &["axum", "iroh", "mlx-rs", "mlx-sys", "clap"]),
         ("runtime-mlx", &["tokio", "axum", "hyper", "iroh"]),
         ("mesh-node", &["mlx-rs", "mlx-sys"]),
     ]);

@@ -37,6 +37,21 @@ pub struct Ask {
 }
 
 impl Ask {
+    /// In `ext`: the seed was drawn by the asking side ([`GenerateRequest::seed_drawn`]). No bytes.
+    pub const SEED_DRAWN: u16 = 1;
+
+    /// Asks for this, without a deadline.
+    pub fn new(request: GenerateRequest, model: ModelKey) -> Self {
+        let ext = if request.seed_drawn { Ext::default().with(Self::SEED_DRAWN, Vec::new()) } else { Ext::default() };
+        Self { request, model, deadline: None, ext }
+    }
+
+    /// The request, with what additions say of it.
+    pub fn into_request(self) -> GenerateRequest {
+        let seed_drawn = self.ext.get(Self::SEED_DRAWN).is_some();
+        GenerateRequest { seed_drawn, ..self.request }
+    }
+
     /// The first addition that this build would have to understand, and does not.
     pub fn unknown_demand(&self) -> Option<u16> {
         self.ext.0.iter().map(|(tag, _)| *tag).find(|tag| tag % 2 == 0)

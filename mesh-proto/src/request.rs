@@ -51,6 +51,10 @@ pub struct GenerateRequest {
     /// The wall clock where the client asked, in seconds since 1970-01-01 00:00 there, for chat templates that tell the
     /// date: a host that takes over must render the same prompt. `None`: the engine's own clock.
     pub local_time_s: Option<i64>,
+    /// The seed was drawn, not asked for: an engine that cannot go on exactly as another one began may sample anew from
+    /// the resumed tokens. On the wire it is an addition of [`Ask`](crate::infer::Ask).
+    #[serde(skip)]
+    pub seed_drawn: bool,
 }
 
 impl GenerateRequest {
@@ -70,6 +74,7 @@ impl GenerateRequest {
             ignore_eos: false,
             resume: Vec::new(),
             local_time_s: None,
+            seed_drawn: false,
         }
     }
 }

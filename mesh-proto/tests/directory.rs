@@ -385,6 +385,44 @@ fn a_healed_partition_comes_to_one_view() {
 }
 
 #[test]
+fn who_reaches_one_of_the_fallen_tries_the_others_at_once() {
+    let members = members(30);
+    let ids = ids(&members);
+    let mut net = Net::new(&ids);
+    for (key, chain) in &members {
+        net.tell(key.id(), Input::Own(lasting(key, chain, 0, 0)));
+    }
+    net.link_all();
+    net.run_until(5_000);
+    let (me, others) = (ids[0], &ids[1..]);
+    for other in others {
+        net.tell(me, Input::LinkDown(*other));
+        net.tell(me, Input::Dead { node: *other, incarnation: DAY.0 });
+    }
+    let tries = |net: &mut Net, until: u64| {
+        net.seen.clear();
+        net.run_until(until);
+        let reached = net.seen.iter().filter_map(|(at, effect)| match effect {
+            Effect::Reach(contact) if *at == me => Some(contact.node),
+            _ => None,
+        });
+        reached.collect::<Vec<NodeId>>()
+    };
+    let slowly = tries(&mut net, 30_000);
+    assert!(slowly.len() <= 6, "{} tries in 25 s, all in vain", slowly.len());
+    let mut reached = others[0];
+    let mut linked = vec![reached];
+    for step in 1..=20 {
+        net.tell(me, Input::LinkUp(reached));
+        let next = tries(&mut net, 30_000 + step * 60);
+        assert!(!next.is_empty(), "step {step}");
+        reached = next[0];
+        assert!(!linked.contains(&reached), "who is linked is not tried");
+        linked.push(reached);
+    }
+}
+
+#[test]
 fn a_revocation_reaches_everybody_and_removes_its_node_everywhere() {
     let members = members(5);
     let ids = ids(&members);

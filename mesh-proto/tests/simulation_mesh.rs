@@ -95,7 +95,7 @@ fn row(nodes: usize, outcome: &Outcome) -> String {
 
 #[test]
 fn a_hundred_nodes_agree_through_trouble() {
-    large(100, 10);
+    large(100, 16);
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn a_thousand_nodes_agree_through_trouble() {
 #[test]
 #[ignore = "more than a quarter of an hour and 20 GB, for release builds; never seen to its end"]
 fn ten_thousand_nodes_agree_through_trouble() {
-    large(10_000, 8);
+    large(10_000, 15);
 }
 
 /// Who only says that it loads keeps a model from the mesh for as long as a load may take, whatever it says meanwhile.

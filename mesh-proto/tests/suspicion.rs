@@ -407,6 +407,55 @@ fn in_a_big_mesh_who_refutes_an_accusation_in_time_is_not_dialled_by_all() {
 }
 
 #[test]
+fn who_is_asked_about_a_member_it_does_not_watch_looks_and_vouches() {
+    let mut helper = Suspicion::new(id(1), LIFE, Config::default(), 1);
+    let mut ask = |from: u8, about: u8, now: u64| {
+        helper.handle(Input::Frame { from: id(from), frame: ProbeFrame::Ask(id(about)) }, Millis(now));
+        std::iter::from_fn(|| helper.poll_effect()).collect::<Vec<_>>()
+    };
+    let looks = |effects: &[Effect], at: u8| matches!(effects, [Effect::Send { to, frame: ProbeFrame::Ping(_) }] if *to == id(at));
+    assert!(looks(&ask(2, 9, 0), 9));
+    assert_eq!(ask(3, 9, 10), [], "the same look serves both");
+    assert!(looks(&ask(2, 9, 700), 9), "the first one may have been lost");
+    assert_eq!(ask(2, 1, 700), [], "nobody looks for itself");
+    // A liar's questions do not make it dial a whole mesh.
+    let dials = (20..200).filter(|about| !ask(2, *about, 700).is_empty()).count();
+    assert!(dials < 8, "{dials}");
+    helper.handle(Input::Frame { from: id(9), frame: ProbeFrame::Pong(1) }, Millis(800));
+    let vouches: Vec<Effect> = std::iter::from_fn(|| helper.poll_effect()).collect();
+    let vouch = |to: u8| Effect::Send { to: id(to), frame: ProbeFrame::Vouch(id(9)) };
+    assert_eq!(vouches, [vouch(2), vouch(3)]);
+    assert_eq!(helper.health(&id(9)), None, "it is not watched for that");
+}
+
+#[test]
+fn who_is_heard_after_it_was_declared_dead_is_told_and_begins_another_life() {
+    let mut detector = Suspicion::new(id(1), LIFE, Config::default(), 1);
+    detector.handle(Input::Watch { node: id(2), incarnation: LIFE }, Millis(0));
+    while let Some(at) = detector.next_wakeup().filter(|at| at.0 < 4_000) {
+        detector.handle(Input::Wake, at);
+    }
+    assert!(matches!(detector.health(&id(2)), Some(Health::Dead { .. })));
+    let mut told = |now: u64| {
+        while detector.poll_effect().is_some() {}
+        detector.handle(Input::Heard(id(2)), Millis(now));
+        std::iter::from_fn(|| detector.poll_effect())
+            .filter_map(|effect| match effect {
+                Effect::Send { to, frame: frame @ ProbeFrame::Accuse { .. } } => Some((to, frame)),
+                _ => None,
+            })
+            .collect::<Vec<_>>()
+    };
+    let accusation = ProbeFrame::Accuse { node: id(2), incarnation: LIFE };
+    assert_eq!(told(5_000), [(id(2), accusation)]);
+    assert_eq!(told(5_010), [], "once");
+    let mut accused = Suspicion::new(id(2), LIFE, Config::default(), 2);
+    accused.handle(Input::Frame { from: id(1), frame: accusation }, Millis(5_050));
+    let effects: Vec<Effect> = std::iter::from_fn(|| accused.poll_effect()).collect();
+    assert!(effects.contains(&Effect::Refute { incarnation: LIFE + 1 }), "{effects:?}");
+}
+
+#[test]
 fn everybody_is_watched_by_five_in_a_big_mesh_and_by_all_in_a_small_one() {
     let small: BTreeSet<NodeId> = (0..64u64).map(|n| key(n).id()).collect();
     assert_eq!(watched(&key(1).id(), &small).len(), 63);

@@ -40,8 +40,7 @@
 //! # }
 //! ```
 
-mod draft;
-mod house;
+mod mailbox;
 mod outbox;
 mod request;
 mod worker;
@@ -49,26 +48,21 @@ mod worker;
 use std::{
     collections::BTreeSet,
     error::Error,
-    fmt,
-    hash::{BuildHasher, RandomState},
-    io,
+    fmt, io,
     sync::{Arc, mpsc},
     thread::{self, JoinHandle},
     time::Instant,
 };
 
 use futures_core::future::BoxFuture;
-use mesh_proto::{GenerateError, GenerateRequest, ModelDescriptor, Sampling, TokenId};
+use mesh_proto::{GenerateError, GenerateRequest, ModelDescriptor, TokenId};
 use thiserror::Error;
 
 use crate::{
-    Decoder, Engine, EngineLoad, Generation,
-    local::{
-        draft::{Draft, Opening},
-        house::{House, Place},
-        outbox::Outbox,
-        request::Request,
-    },
+    Decoder, Engine, EngineLoad, Generation, arrival,
+    draft::{Draft, Opening},
+    house::{House, Place},
+    local::{mailbox::Mailbox, outbox::Outbox, request::Request},
     scheduler::SchedulerLimits,
     text::TextModel,
 };
@@ -119,7 +113,7 @@ pub struct LocalEngine {
     /// Most tokens of prompt and answer.
     ceiling_tokens: u32,
     event_buffer: usize,
-    house: Arc<House>,
+    mailbox: Arc<Mailbox>,
     worker: Option<JoinHandle<()>>,
 }
 
@@ -143,9 +137,10 @@ impl LocalEngine {
     {
         let max_running = options.max_running.max(1);
         let house = Arc::new(House::new(max_running, options.max_waiting));
+        let mailbox = Arc::new(Mailbox::new(house));
         let (made, ready) = mpsc::sync_channel(1);
         let eos = Arc::new(eos.into_iter().collect::<BTreeSet<_>>());
-        let theirs = (eos.clone(), house.clone());
+        let theirs = (eos.clone(), mailbox.clone());
         let work = move || {
             let (decoder, mut descriptor) = match make() {
                 Ok(made) => made,
@@ -176,7 +171,7 @@ impl LocalEngine {
             text,
             eos,
             event_buffer: options.event_buffer,
-            house,
+            mailbox,
             worker: Some(worker),
         })
     }
@@ -188,8 +183,8 @@ impl LocalEngine {
 
     async fn accept(&self, request: GenerateRequest, place: Place) -> Result<Generation, GenerateError> {
         let arrived = Instant::now();
-        self.check_resume(&request.resume, &request.sampling)?;
-        let now = local_time(request.local_time_s)?;
+        arrival::check_resume(&request, self.descriptor.vocab_size)?;
+        let now = arrival::local_time(request.local_time_s)?;
         let GenerateRequest { id, prompt, mut sampling, tool_choice, max_tokens, stop, ignore_eos, resume, .. } =
             request;
         let (text, eos) = (self.text.clone(), self.eos.clone());
@@ -199,32 +194,22 @@ impl LocalEngine {
             if prepared.tokens.is_empty() {
                 return Err(GenerateError::invalid("prompt", "there is nothing to continue: the prompt has no tokens"));
             }
-            in_vocabulary("prompt", &prepared.tokens, vocab_size)?;
+            arrival::in_vocabulary("prompt", &prepared.tokens, vocab_size)?;
             let answer = text.answer(&prepared, &stop);
             let opening = Opening { prompt: prepared.tokens, resume, max_tokens, ceiling_tokens, ignore_eos };
             Draft::open(opening, answer, &eos)
         };
         let prepared = tokio::task::spawn_blocking(prepare).await;
         let draft = prepared.map_err(|error| GenerateError::Engine(format!("the text pipeline failed: {error}")))??;
-        sampling.seed.get_or_insert_with(draw_seed);
+        sampling.seed.get_or_insert_with(arrival::draw_seed);
         let (outbox, events) = Outbox::new(self.event_buffer, place);
         let mut request = Request::new(id, draft, sampling, outbox, arrived);
         if request.is_told() {
             return Ok(Generation::new(events, None));
         }
-        self.house.post(request)?;
-        let house = self.house.clone();
-        Ok(Generation::new(events, Some(Arc::new(move || house.ring()))))
-    }
-
-    /// What needs no prompt to be seen.
-    fn check_resume(&self, resume: &[TokenId], sampling: &Sampling) -> Result<(), GenerateError> {
-        in_vocabulary("resume", resume, self.descriptor.vocab_size)?;
-        if !resume.is_empty() && sampling.seed.is_none() && !sampling.is_greedy() {
-            let message = "sampling goes on as it began only with the seed it began with: send that, or temperature 0";
-            return Err(GenerateError::invalid("resume", message));
-        }
-        Ok(())
+        self.mailbox.post(request)?;
+        let mailbox = self.mailbox.clone();
+        Ok(Generation::new(events, Some(Arc::new(move || mailbox.ring()))))
     }
 }
 
@@ -234,16 +219,16 @@ impl Engine for LocalEngine {
     }
 
     fn generate(&self, request: GenerateRequest) -> BoxFuture<'_, Result<Generation, GenerateError>> {
-        let place = self.house.place();
+        let place = self.mailbox.house.place();
         Box::pin(async move { self.accept(request, place?).await })
     }
 
     fn load(&self) -> EngineLoad {
-        self.house.load()
+        self.mailbox.house.load()
     }
 
     fn drain(&self) -> BoxFuture<'_, ()> {
-        let mut alive = self.house.drain();
+        let mut alive = self.mailbox.house.drain();
         Box::pin(async move {
             // The other end lives as long as `self`.
             alive.wait_for(|alive| *alive == 0).await.ok();
@@ -253,7 +238,7 @@ impl Engine for LocalEngine {
 
 impl Drop for LocalEngine {
     fn drop(&mut self) {
-        self.house.stop();
+        self.mailbox.stop();
         if let Some(worker) = self.worker.take() {
             worker.join().ok();
         }
@@ -264,24 +249,4 @@ impl fmt::Debug for LocalEngine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LocalEngine").field("descriptor", &self.descriptor).field("load", &self.load()).finish()
     }
-}
-
-fn in_vocabulary(field: &str, tokens: &[TokenId], vocab_size: u32) -> Result<(), GenerateError> {
-    match tokens.iter().find(|token| token.0 >= vocab_size) {
-        None => Ok(()),
-        Some(token) => Err(GenerateError::invalid(field, format!("token {} is not in the vocabulary", token.0))),
-    }
-}
-
-/// What clocks show where the request was made, or here.
-fn local_time(said: Option<i64>) -> Result<jiff::civil::DateTime, GenerateError> {
-    let Some(seconds) = said else { return Ok(jiff::Zoned::now().datetime()) };
-    let time = jiff::Timestamp::from_second(seconds);
-    let time = time.map_err(|_| GenerateError::invalid("local_time_s", "not a time"))?;
-    Ok(time.to_zoned(jiff::tz::TimeZone::UTC).datetime())
-}
-
-/// A seed for a request without one: 64 bits of the standard library's randomness.
-fn draw_seed() -> u64 {
-    RandomState::new().hash_one(())
 }

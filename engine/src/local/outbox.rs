@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use mesh_proto::{Event, GenerateError};
 use tokio::sync::mpsc::{self, OwnedPermit, error::TrySendError};
 
-use crate::local::house::Place;
+use crate::house::Place;
 
 /// How far an outbox is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

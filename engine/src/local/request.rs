@@ -5,14 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mesh_proto::{Event, GenerateError, RequestId, Sampling, TokenId, Usage};
+use mesh_proto::{Event, GenerateError, RequestId, Sampling, TokenId};
 
 use crate::{
-    local::{
-        draft::{Draft, End},
-        outbox::{Delivery, Outbox},
-    },
-    text::Piece,
+    draft::{Draft, End},
+    local::outbox::{Delivery, Outbox},
 };
 
 /// A request from acceptance to its end. Its sequence may change: a preempted one is opened again under a new id.
@@ -29,9 +26,8 @@ pub(super) struct Request {
     /// Tokens that its sequence was opened with, and how many of them are computed or on their way.
     pub(super) opened_with: u32,
     pub(super) computed: u32,
-    /// Tokens since the last ones that were told.
-    since: Vec<TokenId>,
-    pieces: Vec<Piece>,
+    /// On their way to the outbox.
+    events: Vec<Event>,
     /// Prompt tokens that were not computed again, once it was opened.
     cached: Option<u32>,
     arrived: Instant,
@@ -44,7 +40,7 @@ impl Request {
     /// Accepts a request: says `Started`, and the end too if there is nothing to compute. `arrived`: when it came,
     /// before it was tokenised.
     pub(super) fn new(id: RequestId, draft: Draft, sampling: Sampling, outbox: Outbox, arrived: Instant) -> Self {
-        let prompt_tokens = draft.prompt_tokens;
+        let prompt_tokens = draft.prompt_tokens();
         let mut request = Self {
             id,
             draft,
@@ -54,8 +50,7 @@ impl Request {
             over: false,
             opened_with: 0,
             computed: 0,
-            since: Vec::new(),
-            pieces: Vec::new(),
+            events: Vec::new(),
             cached: None,
             arrived,
             started: None,
@@ -79,7 +74,7 @@ impl Request {
     pub(super) fn opened(&mut self, cached: u32) {
         self.opened_with = self.draft.len();
         self.computed = cached;
-        self.cached.get_or_insert(cached.min(self.draft.prompt_tokens));
+        self.cached.get_or_insert(cached.min(self.draft.prompt_tokens()));
         self.started.get_or_insert_with(Instant::now);
     }
 
@@ -95,7 +90,7 @@ impl Request {
 
     /// The tokens whose KV its open sequence may hold.
     pub(super) fn held(&self) -> &[TokenId] {
-        let tokens = &self.draft.tokens;
+        let tokens = self.draft.tokens();
         let computed = if self.computed < self.opened_with { self.computed as usize } else { tokens.len() };
         tokens.get(..computed).unwrap_or(tokens)
     }
@@ -103,8 +98,7 @@ impl Request {
     /// The next token of the answer. Says whether that ends it.
     pub(super) fn take(&mut self, token: TokenId, eos: &BTreeSet<TokenId>) -> bool {
         self.first.get_or_insert_with(Instant::now);
-        self.since.push(token);
-        let end = self.draft.push(token, eos, &mut self.pieces);
+        let end = self.draft.take(token, eos, &mut self.events);
         self.say();
         if let Some(end) = end {
             self.finish(end);
@@ -112,28 +106,16 @@ impl Request {
         self.over
     }
 
-    /// Sends the pieces that are settled. The last of them takes the tokens: who has these has all that they settled.
     fn say(&mut self) {
-        let last = self.pieces.len().saturating_sub(1);
-        for (at, piece) in self.pieces.drain(..).enumerate() {
-            let tokens = if at == last { std::mem::take(&mut self.since) } else { Vec::new() };
-            match piece {
-                Piece::Text { channel, text } => self.outbox.push(Event::Text { channel, text, tokens }),
-                Piece::ToolCall(delta) => self.outbox.push(Event::ToolCall { delta, tokens }),
-                // The draft keeps these.
-                Piece::Stop(_) => {}
-            }
-        }
+        self.events.drain(..).for_each(|event| self.outbox.push(event));
     }
 
     fn finish(&mut self, end: End) {
-        // `Finished` closes what comes now: with tokens, a client that resumes behind these would be told it twice.
-        self.since.clear();
-        let End { reason, stop } = self.draft.finish(end, &mut self.pieces);
+        let reason = self.draft.finish(end, self.cached.unwrap_or(0), &mut self.events);
+        let last = self.events.pop();
         self.say();
-        let usage = self.usage();
         self.log(&format!("{reason:?}"));
-        self.outbox.end(Event::Finished { reason, stop, usage });
+        last.into_iter().for_each(|last| self.outbox.end(last));
         self.over = true;
     }
 
@@ -146,15 +128,6 @@ impl Request {
     /// Its client is gone.
     pub(super) fn cancel(&self) {
         self.log("cancelled");
-    }
-
-    fn usage(&self) -> Usage {
-        Usage {
-            prompt_tokens: self.draft.prompt_tokens,
-            cached_tokens: self.cached.unwrap_or(0),
-            completion_tokens: self.draft.generated(),
-            reasoning_tokens: self.draft.reasoning_tokens(),
-        }
     }
 
     /// How long its first token took, said once.
@@ -170,8 +143,8 @@ impl Request {
     }
 
     fn log(&self, end: &str) {
-        let usage = self.usage();
-        let here = usage.completion_tokens.saturating_sub(self.draft.resumed);
+        let usage = self.draft.usage(self.cached.unwrap_or(0));
+        let here = usage.completion_tokens.saturating_sub(self.draft.resumed());
         let rate = self.first.map(|first| first.elapsed().as_secs_f64()).filter(|seconds| *seconds > 0.0);
         tracing::info!(
             request = %self.id,
@@ -179,7 +152,7 @@ impl Request {
             prompt_tokens = usage.prompt_tokens,
             cached_tokens = usage.cached_tokens,
             completion_tokens = usage.completion_tokens,
-            resumed_tokens = self.draft.resumed,
+            resumed_tokens = self.draft.resumed(),
             queued_ms = self.started.map(|started| started.duration_since(self.arrived).as_millis() as u64),
             first_token_ms = self.first.map(|first| first.duration_since(self.arrived).as_millis() as u64),
             tokens_per_s = rate.map(|seconds| f64::from(here.saturating_sub(1)) / seconds),

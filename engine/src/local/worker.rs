@@ -16,7 +16,7 @@ use mesh_proto::{GenerateError, TokenId};
 
 use crate::{
     decoder::{DecodeError, Decoder, DecoderMemory, SeqId, SequenceSpec, StepPlan},
-    local::{house::House, outbox::Delivery, request::Request},
+    local::{mailbox::Mailbox, outbox::Delivery, request::Request},
     scheduler::{LOOKAHEAD, Scheduler, SchedulerLimits},
 };
 
@@ -25,8 +25,8 @@ use crate::{
 const DEVICE_STRIKES: u32 = 3;
 
 /// Runs until the engine is dropped or gives up; then everybody is told.
-pub(super) fn run(decoder: impl Decoder, limits: SchedulerLimits, eos: Arc<BTreeSet<TokenId>>, house: Arc<House>) {
-    house.publish_budget(limits.kv_budget_bytes);
+pub(super) fn run(decoder: impl Decoder, limits: SchedulerLimits, eos: Arc<BTreeSet<TokenId>>, mailbox: Arc<Mailbox>) {
+    mailbox.house.publish_budget(limits.kv_budget_bytes);
     let mut worker = Worker {
         decoder,
         scheduler: Scheduler::new(limits),
@@ -35,16 +35,16 @@ pub(super) fn run(decoder: impl Decoder, limits: SchedulerLimits, eos: Arc<BTree
         leaving: Vec::new(),
         next_seq: 0,
         strikes: 0,
-        house: house.clone(),
+        mailbox: mailbox.clone(),
     };
     let end = catch_unwind(AssertUnwindSafe(|| worker.run()));
     let error = end.unwrap_or_else(|_| GenerateError::Engine("the decoder's thread panicked: see the log".to_owned()));
     if error != GenerateError::ShuttingDown {
         tracing::error!(%error, "the engine gives up");
     }
-    let waiting = house.close(error.clone());
-    house.publish_counts(0, 0);
-    house.publish_memory(DecoderMemory::default());
+    let waiting = mailbox.close(error.clone());
+    mailbox.house.publish_counts(0, 0);
+    mailbox.house.publish_memory(0, 0);
     let live = std::mem::take(&mut worker.live).into_values();
     for mut request in live.chain(worker.leaving.drain(..)).chain(waiting) {
         request.fail(error.clone());
@@ -61,7 +61,7 @@ struct Worker<D> {
     leaving: Vec<Request>,
     next_seq: u64,
     strikes: u32,
-    house: Arc<House>,
+    mailbox: Arc<Mailbox>,
 }
 
 /// The engine gives up, because of this.
@@ -71,7 +71,7 @@ impl<D: Decoder> Worker<D> {
     fn run(&mut self) -> GenerateError {
         let mut idle = true;
         loop {
-            let delivery = self.house.take(idle);
+            let delivery = self.mailbox.take(idle);
             if delivery.stop {
                 return GenerateError::ShuttingDown;
             }
@@ -128,7 +128,8 @@ impl<D: Decoder> Worker<D> {
 
     fn open(&mut self, seq: SeqId) -> Result<(), GivesUp> {
         let Some(request) = self.live.get_mut(&seq) else { return Ok(()) };
-        let spec = SequenceSpec { id: seq, prompt: request.draft.tokens.clone(), sampling: request.sampling.clone() };
+        let spec =
+            SequenceSpec { id: seq, prompt: request.draft.tokens().to_vec(), sampling: request.sampling.clone() };
         match self.decoder.open(spec) {
             Ok(cached) => {
                 request.opened(cached);
@@ -175,13 +176,13 @@ impl<D: Decoder> Worker<D> {
         match self.decoder.collect() {
             Ok(sampled) => {
                 self.strikes = 0;
-                self.house.stepped(sampled.len());
+                self.mailbox.house.stepped(sampled.len());
                 let missing = self.scheduler.collected(&sampled);
                 for token in sampled {
                     let Some(request) = self.live.get_mut(&token.seq) else { continue };
                     let ended = request.take(token.token, &self.eos);
                     if let Some(after) = request.first_after() {
-                        self.house.first_token(after);
+                        self.mailbox.house.first_token(after);
                     }
                     if ended {
                         self.end(token.seq, true);
@@ -229,7 +230,7 @@ impl<D: Decoder> Worker<D> {
     fn leave(&mut self, seq: SeqId, error: Option<GenerateError>) {
         let Some(mut request) = self.live.remove(&seq) else { return };
         if let Some(time) = request.ran_for() {
-            self.house.took(time);
+            self.mailbox.house.took(time);
         }
         if let Some(error) = error {
             request.fail(error);
@@ -296,9 +297,10 @@ impl<D: Decoder> Worker<D> {
     }
 
     fn publish(&self) {
-        self.house.publish_memory(self.decoder.memory());
+        let DecoderMemory { kv_bytes, prefix_bytes } = self.decoder.memory();
+        self.mailbox.house.publish_memory(kv_bytes, prefix_bytes);
         let leaving = self.leaving.iter().filter(|request| request.outbox.has_place()).count();
-        self.house.publish_counts(self.scheduler.running(), leaving as u32);
+        self.mailbox.house.publish_counts(self.scheduler.running(), leaving as u32);
     }
 
     /// Sends what clients have room for; stops the sequences of those who do not read, and only these. Says whether
@@ -320,7 +322,7 @@ impl<D: Decoder> Worker<D> {
         if !self.leaving.is_empty() {
             self.leaving.retain_mut(|request| request.outbox.flush() == Delivery::Stalled);
             let leaving = self.leaving.iter().filter(|request| request.outbox.has_place()).count();
-            self.house.publish_counts(self.scheduler.running(), leaving as u32);
+            self.mailbox.house.publish_counts(self.scheduler.running(), leaving as u32);
         }
         resumed
     }

@@ -69,11 +69,27 @@ impl Answer {
         {
             self.detok.push_text(mark, &mut self.text);
         }
+        self.settle(1, out);
+    }
+
+    /// Text of `tokens` generated tokens whose ids nobody knows.
+    pub fn push_text(&mut self, text: &str, tokens: u32, out: &mut Vec<Piece>) {
+        if self.sink.stopped {
+            return;
+        }
+        self.tokens += tokens;
+        self.text.clear();
+        self.detok.push_text(text, &mut self.text);
+        self.settle(tokens, out);
+    }
+
+    /// What the text of the last `tokens` tokens settles.
+    fn settle(&mut self, tokens: u32, out: &mut Vec<Piece>) {
         let before = self.split.is_reasoning();
         let first = out.len();
         self.split.push(&self.text, &mut |part| self.sink.take(part, first, out));
         match (before, self.split.is_reasoning()) {
-            (true, _) => self.reasoning_tokens += 1,
+            (true, _) => self.reasoning_tokens += tokens,
             // All there was so far was the opening tag.
             (false, true) => self.reasoning_tokens = self.tokens,
             (false, false) => {}

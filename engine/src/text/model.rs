@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fmt, path::Path, sync::Arc};
 
 use jiff::civil::DateTime;
 use mesh_proto::{ChatPrompt, GenerateError, Prompt, TokenId, ToolChoice};
+use tokenizers::Tokenizer;
 
 use crate::text::{
     Answer, ChatTemplates, TemplateContext, TextError,
@@ -11,7 +12,7 @@ use crate::text::{
     files,
     split::{Markup, Splitter, THINK_TAGS, ThinkTags},
     tool_call,
-    vocabulary::Vocabulary,
+    vocabulary::{Spelling, Vocabulary, spelled},
 };
 
 /// A model's tokenizer, chat template and special tokens. Immutable and shared.
@@ -41,9 +42,20 @@ impl TextModel {
     /// # Errors
     /// Names the file that is missing or cannot be used, and what is wrong with it; for a template, the line.
     pub fn load(dir: &Path) -> Result<Self, TextError> {
-        let vocabulary = Vocabulary::new(files::tokenizer(dir)?);
+        let tokenizer = files::tokenizer(dir)?;
         let config = files::Config::read(dir)?;
-        let markup = config.templates.as_ref().map_or("", ChatTemplates::text);
+        Ok(Self::new(tokenizer, config.templates, config.special_tokens))
+    }
+
+    /// A model of these parts. `special_tokens`: `bos_token`, `eos_token` and the like, by the name that templates know
+    /// them by. A tokenizer that only decodes will do for whoever brings tokens himself ([`TextModel::prepare_with`]).
+    pub fn new(
+        tokenizer: Tokenizer,
+        templates: Option<ChatTemplates>,
+        special_tokens: BTreeMap<String, String>,
+    ) -> Self {
+        let vocabulary = Vocabulary::new(tokenizer);
+        let markup = templates.as_ref().map_or("", ChatTemplates::text);
         let spoken_of = |tags: &&ThinkTags| markup.contains(tags.open) || markup.contains(tags.close);
         let in_vocabulary = |tags: &&ThinkTags| vocabulary.tokenizer().token_to_id(tags.close).is_some();
         let think = THINK_TAGS.iter().find(spoken_of).or_else(|| THINK_TAGS.iter().find(in_vocabulary)).copied();
@@ -52,13 +64,8 @@ impl TextModel {
             .special_tokens()
             .filter(|(_, token)| tags.iter().flatten().any(|tag| tag.contains(token.as_str())))
             .collect();
-        Ok(Self {
-            vocabulary: Arc::new(vocabulary),
-            templates: config.templates,
-            context: TemplateContext { special_tokens: config.special_tokens },
-            think,
-            marks,
-        })
+        let context = TemplateContext { special_tokens };
+        Self { vocabulary: Arc::new(vocabulary), templates, context, think, marks }
     }
 
     /// Renders and tokenises a prompt. A chat goes through the model's template, and no special tokens are added to
@@ -71,9 +78,29 @@ impl TextModel {
     /// `Invalid`, naming the field: no chat template, a conversation that the template refuses, tokens beyond the
     /// vocabulary, nothing to continue. `Engine`: the template or the tokenizer itself fails.
     pub fn prepare(&self, prompt: &Prompt, tool_choice: ToolChoice, now: DateTime) -> Result<Prepared, GenerateError> {
+        self.prepare_with(prompt, tool_choice, now, |text, specials| self.encode(text, specials))
+    }
+
+    /// [`TextModel::prepare`] with another tokenizer: text, and whether it adds its special tokens, to tokens.
+    ///
+    /// # Errors
+    /// As there, and `encode`'s own.
+    pub fn prepare_with(
+        &self,
+        prompt: &Prompt,
+        tool_choice: ToolChoice,
+        now: DateTime,
+        encode: impl Fn(&str, bool) -> Result<Vec<TokenId>, GenerateError>,
+    ) -> Result<Prepared, GenerateError> {
         let prepared = match prompt {
-            Prompt::Chat(chat) => self.prepare_chat(chat, tool_choice, now)?,
-            Prompt::Text(text) => Prepared::plain(self.encode(text, true)?),
+            Prompt::Chat(chat) => {
+                let tools = tool_choice == ToolChoice::Auto && !chat.tools.is_empty();
+                let text = self.render(chat, tools, now)?;
+                let thinking = self.think.is_some_and(|tags| text.trim_end().ends_with(tags.open));
+                let markup = Markup { think: self.think, thinking, tools };
+                Prepared { tokens: encode(&text, false)?, markup, fresh: true }
+            }
+            Prompt::Text(text) => Prepared::plain(encode(text, true)?),
             Prompt::Tokens(tokens) => {
                 if let Some(TokenId(id)) = tokens.iter().find(|token| token.0 >= self.vocab_size()) {
                     let size = self.vocab_size();
@@ -88,14 +115,6 @@ impl TextModel {
             return Err(GenerateError::invalid(field, "there is nothing to continue: the prompt has no tokens"));
         }
         Ok(prepared)
-    }
-
-    fn prepare_chat(&self, chat: &ChatPrompt, choice: ToolChoice, now: DateTime) -> Result<Prepared, GenerateError> {
-        let tools = choice == ToolChoice::Auto && !chat.tools.is_empty();
-        let text = self.render(chat, tools, now)?;
-        let thinking = self.think.is_some_and(|tags| text.trim_end().ends_with(tags.open));
-        let markup = Markup { think: self.think, thinking, tools };
-        Ok(Prepared { tokens: self.encode(&text, false)?, markup, fresh: true })
     }
 
     /// A conversation as the model's template writes it.
@@ -173,6 +192,21 @@ impl TextModel {
     /// What a single token is called in the vocabulary; `None` beyond it.
     pub fn token_name(&self, token: TokenId) -> Option<String> {
         self.vocabulary.tokenizer().id_to_token(token.0)
+    }
+
+    /// The bytes that a token always stands for; `None` for markup, and where a token's text depends on its neighbours.
+    pub fn token_bytes(&self, token: TokenId) -> Option<&[u8]> {
+        match self.vocabulary.spelling() {
+            Spelling::Bytes { bytes, ends, .. } if !self.vocabulary.is_special(token.0) => {
+                Some(spelled(bytes, ends, token.0))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether a token is markup that text leaves out.
+    pub fn is_special(&self, token: TokenId) -> bool {
+        self.vocabulary.is_special(token.0)
     }
 
     /// The special tokens by name, as templates see them.

@@ -5,12 +5,13 @@ use std::{
     path::PathBuf,
 };
 
+use catalog::Format;
 use clap::{CommandFactory, ValueEnum, error::ErrorKind};
-
 use mesh_proto::{identity::MemberRole, routing::AttemptConfig};
 
 use super::{
-    CONSOLE_PORT, Environment, Manage, MeshOptions, Typed,
+    CONSOLE_PORT, Environment, GgufServing, Manage, MeshOptions, Typed,
+    gguf::GgufArgs,
     manage::state,
     mesh::{self, Beside},
     timeouts,
@@ -80,6 +81,8 @@ pub struct Serving {
     pub parallel: u32,
     /// Most bytes of memory, for each model.
     pub max_memory: Option<u64>,
+    /// What GGUF models are served with.
+    pub gguf: GgufServing,
 }
 
 /// Where the API listens.
@@ -123,10 +126,19 @@ impl Console {
 /// A model, as the command line names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ModelSource {
-    /// `--model NAME --mlx`.
-    Named(String),
+    /// `--model NAME`, with `--mlx`, `--gguf`, or neither.
+    Named(String, Option<Format>),
     /// `--mlx-file PATH`.
     MlxFile(PathBuf),
+    /// `--gguf-file PATH`.
+    GgufFile(PathBuf),
+}
+
+impl ModelSource {
+    /// Whether MLX was asked for.
+    pub fn is_mlx(&self) -> bool {
+        matches!(self, Self::Named(_, Some(Format::Mlx)) | Self::MlxFile(_))
+    }
 }
 
 impl Config {
@@ -157,7 +169,9 @@ fn client(args: ClientArgs) -> ServeArgs {
     ServeArgs {
         models: Vec::new(),
         mlx: false,
+        gguf: false,
         mlx_files: Vec::new(),
+        gguf_files: Vec::new(),
         ctx_size: None,
         parallel: 1,
         max_memory: None,
@@ -165,6 +179,7 @@ fn client(args: ClientArgs) -> ServeArgs {
         ticket_file: None,
         mesh: args.mesh,
         door: args.door,
+        llama: GgufArgs::default(),
     }
 }
 
@@ -172,9 +187,11 @@ fn serving(args: ServeArgs, role: MemberRole, environment: Environment) -> Resul
     if args.mlx && args.models.is_empty() {
         return Err(usage(ErrorKind::MissingRequiredArgument, "--mlx needs --model NAME (--mlx-file goes without it)"));
     }
-    if let Some(model) = args.models.first().filter(|_| !args.mlx) {
-        let message = format!("--model {model} needs --mlx: GGUF models do not work yet");
-        return Err(usage(ErrorKind::MissingRequiredArgument, message));
+    if args.gguf && args.models.is_empty() {
+        return Err(usage(
+            ErrorKind::MissingRequiredArgument,
+            "--gguf needs --model NAME (--gguf-file goes without it)",
+        ));
     }
     let cache = environment.cache.ok_or_else(|| {
         usage(ErrorKind::MissingRequiredArgument, "there is no home folder: set MESH_LLM_CACHE to a folder for files")
@@ -200,10 +217,19 @@ fn serving(args: ServeArgs, role: MemberRole, environment: Environment) -> Resul
         let message = "client needs a mesh: --join TICKET, --join-file FILE or MESH_LLM_JOIN";
         return Err(usage(ErrorKind::MissingRequiredArgument, message));
     }
-    let named = args.models.into_iter().map(ModelSource::Named);
-    let files = args.mlx_files.into_iter().map(ModelSource::MlxFile);
+    let format = match (args.mlx, args.gguf) {
+        (true, _) => Some(Format::Mlx),
+        (_, true) => Some(Format::Gguf),
+        _ => None,
+    };
+    let by_mlx = args.mlx_files.len() + if args.mlx { args.models.len() } else { 0 };
+    let others = args.gguf_files.len() + if args.mlx { 0 } else { args.models.len() };
+    let gguf = args.llama.meant(by_mlx, others)?;
+    let named = args.models.into_iter().map(|name| ModelSource::Named(name, format));
+    let mlx_files = args.mlx_files.into_iter().map(ModelSource::MlxFile);
+    let gguf_files = args.gguf_files.into_iter().map(ModelSource::GgufFile);
     Ok(Serving {
-        models: named.chain(files).collect(),
+        models: named.chain(mlx_files).chain(gguf_files).collect(),
         listen: Listen { host, port },
         keys,
         mesh,
@@ -218,6 +244,7 @@ fn serving(args: ServeArgs, role: MemberRole, environment: Environment) -> Resul
         context_tokens: args.ctx_size,
         parallel: args.parallel,
         max_memory: args.max_memory.map(|size| size.as_u64()),
+        gguf,
     })
 }
 

@@ -6,6 +6,8 @@ use mesh_proto::{
     time::UnixMillis,
 };
 
+use runtime_gguf_bridge::KvBits;
+
 use super::*;
 use crate::cli::{Relay, Way};
 
@@ -52,7 +54,7 @@ fn clap_finds_no_fault_in_the_command() {
 fn serve_is_the_default_verb_and_a_node_is_alone_unless_told() {
     for line in ["--model mesh-tiny --mlx", "serve --model mesh-tiny --mlx"] {
         let serving = serving(line).unwrap();
-        assert_eq!(serving.models, [ModelSource::Named("mesh-tiny".into())]);
+        assert_eq!(serving.models, [ModelSource::Named("mesh-tiny".into(), Some(Format::Mlx))]);
         assert_eq!(serving.listen.address().to_string(), "127.0.0.1:9337");
         assert_eq!((serving.parallel, serving.context_tokens, serving.max_memory), (64, None, None));
         assert_eq!((serving.console, serving.state), (Console::Usual, PathBuf::from("/state")));
@@ -73,13 +75,27 @@ fn every_flag_arrives() {
                 --parallel 2 --max-memory 8GiB --log-format json --console 0 --state /elsewhere";
     let words: Vec<&str> = line.split_whitespace().collect();
     let Config { logging, command: Command::Serve(serving) } = config(&words, environment()).unwrap() else { panic!() };
-    let named = |name: &str| ModelSource::Named(name.into());
+    let named = |name: &str| ModelSource::Named(name.into(), Some(Format::Mlx));
     assert_eq!(serving.models, [named("a"), named("./b"), ModelSource::MlxFile("c".into())]);
     assert_eq!(serving.listen.address().to_string(), "[::1]:0");
     assert_eq!((serving.parallel, serving.context_tokens, serving.max_memory), (2, Some(4096), Some(8 << 30)));
     assert_eq!((serving.console, serving.state), (Console::At(0), PathBuf::from("/elsewhere")));
     assert_eq!(logging.format, LogFormat::Json);
     assert!(!serving.keys.is_open());
+}
+
+#[test]
+fn what_is_for_llama_server_arrives() {
+    let line = "--model a --gguf --gguf-file b --llama-server ./llama --kv-bits 8 --gpu-layers 3 --llama-arg=-t \
+                --llama-arg 2";
+    let found = serving(line).unwrap();
+    assert_eq!(found.models, [ModelSource::Named("a".into(), Some(Format::Gguf)), ModelSource::GgufFile("b".into())]);
+    let GgufServing { llama_server, kv_bits, gpu_layers, draft, mmproj, extra } = found.gguf;
+    assert_eq!((llama_server, kv_bits, gpu_layers), (Some("./llama".into()), Some(KvBits::Q8), Some(3)));
+    assert_eq!((draft, mmproj, extra), (None, None, vec!["-t".to_owned(), "2".to_owned()]));
+    let found = serving("--model a --draft d --mmproj m").unwrap();
+    assert_eq!(found.models, [ModelSource::Named("a".into(), None)]);
+    assert_eq!((found.gguf.draft, found.gguf.mmproj), (Some("d".into()), Some("m".into())));
 }
 
 #[test]
@@ -145,10 +161,14 @@ fn what_does_not_fit_together_or_does_not_work_yet_is_an_error() {
     let both = format!("--mesh-name x --join {one}");
     let two = format!("--join {one} --join {other}");
     for (line, said) in [
-        ("--model x", "needs --mlx"),
         ("--mlx", "needs --model"),
-        ("--model x --gguf", "--gguf"),
-        ("--model x --mlx --draft y", "--draft"),
+        ("--gguf", "needs --model"),
+        ("--model x --gguf --mlx", "--gguf"),
+        ("--model x --mlx --draft y", "--draft is for GGUF"),
+        ("--mlx-file x --kv-bits 8", "--kv-bits is for GGUF"),
+        ("--model x --gguf --kv-bits 5", "--kv-bits"),
+        ("--model x --gguf-file y --mmproj z", "--mmproj belongs to one GGUF model"),
+        ("--model x --gguf --llama-arg=--port --llama-arg 80", "--llama-arg --port cannot be given"),
         ("--model x --mlx --parallel 0", "--parallel"),
         ("--model x --mlx --ctx-size -1", "-1"),
         ("--model x --mlx --port 70000", "--port"),

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use catalog::Format;
 use clap::{Args, Subcommand, ValueEnum, builder::NonEmptyStringValueParser, error::ErrorKind};
 use jiff::{Span, SpanRelativeTo};
 use mesh_proto::identity::{MAX_USES, MemberRole, NodeId};
@@ -13,8 +14,8 @@ pub const CONSOLE_PORT: u16 = 3131;
 
 #[derive(Subcommand)]
 pub(super) enum ManageVerb {
-    /// Load a model into the running node: one of its own, mesh-tiny, or a folder
-    Load(ModelArgs),
+    /// Load a model into the running node: one of its own, mesh-tiny, a folder, or a .gguf file
+    Load(LoadArgs),
     /// Take a model out of the running node's memory
     Unload(ModelArgs),
     /// Say what the running node does
@@ -55,6 +56,18 @@ pub(super) struct TalkArgs {
     json: bool,
     #[command(flatten)]
     reach: ReachArgs,
+}
+
+#[derive(Args)]
+pub(super) struct LoadArgs {
+    /// By MLX, in the node's process
+    #[arg(long, conflicts_with = "gguf")]
+    mlx: bool,
+    /// By llama-server
+    #[arg(long)]
+    gguf: bool,
+    #[command(flatten)]
+    model: ModelArgs,
 }
 
 #[derive(Args)]
@@ -151,8 +164,8 @@ pub struct Manage {
 /// What is asked of the running node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ask {
-    /// `load MODEL`.
-    Load(String),
+    /// `load MODEL`, with `--mlx`, `--gguf`, or neither.
+    Load(String, Option<Format>),
     /// `unload MODEL`.
     Unload(String),
     /// `status`.
@@ -192,7 +205,10 @@ impl ManageVerb {
     pub(super) fn meant(self, default_state: Option<PathBuf>) -> Result<Manage, clap::Error> {
         let silent = |reach| TalkArgs { json: false, reach };
         let (ask, talk) = match self {
-            Self::Load(args) => (Ask::Load(args.model), args.talk),
+            Self::Load(LoadArgs { mlx, gguf, model }) => {
+                let format = if mlx { Some(Format::Mlx) } else { gguf.then_some(Format::Gguf) };
+                (Ask::Load(model.model, format), model.talk)
+            }
             Self::Unload(args) => (Ask::Unload(args.model), args.talk),
             Self::Status(talk) => (Ask::Status, talk),
             Self::Stop(reach) => (Ask::Stop, silent(reach)),
@@ -243,7 +259,9 @@ mod tests {
         for (line, ask) in [
             ("status", Ask::Status),
             ("stop", Ask::Stop),
-            ("load m", Ask::Load("m".into())),
+            ("load m", Ask::Load("m".into(), None)),
+            ("load m --mlx", Ask::Load("m".into(), Some(Format::Mlx))),
+            ("load --gguf m", Ask::Load("m".into(), Some(Format::Gguf))),
             ("unload m", Ask::Unload("m".into())),
             ("ticket show", Ask::Tickets),
             ("ticket show --secret 7f", Ask::ShowTicket("7f".into())),

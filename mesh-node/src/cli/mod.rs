@@ -2,6 +2,7 @@
 
 mod config;
 mod env;
+mod gguf;
 mod log;
 mod manage;
 mod mesh;
@@ -11,6 +12,7 @@ mod typed;
 
 pub use config::{Command, Config, Console, Listen, LogFormat, Logging, ModelSource, Serving};
 pub use env::Environment;
+pub use gguf::GgufServing;
 pub use log::start as start_log;
 pub use manage::{Ask, CONSOLE_PORT, Manage, TicketTerms};
 pub use mesh::{MeshOptions, Relay, Way};

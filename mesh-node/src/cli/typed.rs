@@ -10,9 +10,9 @@ use std::{
 use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, builder::NonEmptyStringValueParser};
 
-use super::{LogFormat, manage::ManageVerb};
+use super::{LogFormat, gguf::GgufArgs, manage::ManageVerb};
 
-/// One LLM endpoint out of several machines: OpenAI's API, models computed in this process by MLX.
+/// One LLM endpoint out of several machines: OpenAI's API, models computed by MLX in this process or by llama-server.
 #[derive(Parser)]
 #[command(name = "mesh-llm", version, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
 pub struct Typed {
@@ -24,7 +24,9 @@ pub struct Typed {
 
 const EXAMPLES: &str = "Examples:
   mesh-llm --model mesh-tiny --mlx                 the tiny model that lies in this binary
+  mesh-llm --model mesh-tiny --gguf                the same in llama-server
   mesh-llm --mlx-file ~/models/Qwen3-4B-4bit       a folder that you have
+  mesh-llm --gguf-file ~/models/Qwen3-4B-Q4_K_M.gguf    a file that you have
   mesh-llm --mesh-name home --ticket-file t        found a mesh, and write a ticket for it to t
   mesh-llm --model mesh-tiny --mlx --join-file t   join it, from another machine
   mesh-llm client --join-file t                    no model here, all of the mesh's
@@ -51,12 +53,18 @@ pub(super) struct ServeArgs {
     /// Serve this model: mesh-tiny, or a folder; repeat for more
     #[arg(long = "model", value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub(super) models: Vec<String>,
-    /// Compute the models named with --model by MLX
-    #[arg(long)]
+    /// Compute the models named with --model by MLX, in this process
+    #[arg(long, conflicts_with = "gguf")]
     pub(super) mlx: bool,
+    /// Compute the models named with --model by llama-server
+    #[arg(long)]
+    pub(super) gguf: bool,
     /// Serve the MLX model in this folder, or around this file; repeat for more
     #[arg(long = "mlx-file", value_name = "DIR_OR_SAFETENSORS")]
     pub(super) mlx_files: Vec<PathBuf>,
+    /// Serve the GGUF model in this file, or in this folder; of one in parts, the first; repeat for more
+    #[arg(long = "gguf-file", value_name = "FILE")]
+    pub(super) gguf_files: Vec<PathBuf>,
     /// Most tokens of prompt and answer together [default: what the model was made for]
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) ctx_size: Option<u32>,
@@ -76,6 +84,8 @@ pub(super) struct ServeArgs {
     pub(super) ticket_file: Option<PathBuf>,
     #[command(flatten)]
     pub(super) mesh: MeshArgs,
+    #[command(flatten)]
+    pub(super) llama: GgufArgs,
 }
 
 // The door comes first: a heading holds for all flags behind it.

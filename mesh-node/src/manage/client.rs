@@ -13,7 +13,8 @@ use serde_json::Value;
 use thiserror::Error;
 
 use super::{
-    IssuedTicket, ModelOrder, NodeStatus, ShownTicket, TicketInfo, TicketOrder, Token, TokenError, dto::Problem, table,
+    IssuedTicket, LoadOrder, ModelOrder, NodeStatus, ShownTicket, TicketInfo, TicketOrder, Token, TokenError,
+    dto::Problem, table,
 };
 use crate::cli::{Ask, Manage, TicketTerms, say};
 
@@ -92,8 +93,9 @@ pub async fn run(manage: Manage) -> Result<(), ClientError> {
                 say::result(table::status(&node.read::<NodeStatus>(found)?));
             }
         }
-        Ask::Load(model) => {
-            let loaded: Value = node.post("/api/load", &ModelOrder { model: absolute(model) }).await?;
+        Ask::Load(model, format) => {
+            let order = LoadOrder { model: absolute(model), format: format.map(Into::into) };
+            let loaded: Value = node.post("/api/load", &order).await?;
             if json {
                 print(&loaded);
             } else {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use catalog::Format;
 use mesh_proto::identity::{MemberRole, NodeId};
 use serde::{Deserialize, Serialize};
 
@@ -159,7 +160,46 @@ pub struct MeshModelStatus {
     pub context_tokens: u32,
 }
 
-/// `POST /api/load`, `POST /api/unload`.
+/// `POST /api/load`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoadOrder {
+    /// A name, or a folder or file of the node's machine.
+    pub model: String,
+    /// Which engine's files, where it has several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<ModelFormat>,
+}
+
+/// Which engine's files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ModelFormat {
+    /// MLX, in the node's process.
+    Mlx,
+    /// llama-server.
+    Gguf,
+}
+
+impl From<ModelFormat> for Format {
+    fn from(format: ModelFormat) -> Self {
+        match format {
+            ModelFormat::Mlx => Self::Mlx,
+            ModelFormat::Gguf => Self::Gguf,
+        }
+    }
+}
+
+impl From<Format> for ModelFormat {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Mlx => Self::Mlx,
+            Format::Gguf => Self::Gguf,
+        }
+    }
+}
+
+/// `POST /api/unload`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelOrder {

@@ -16,8 +16,8 @@ use thiserror::Error;
 
 pub use client::{ClientError, run};
 pub use dto::{
-    IssuedTicket, Joining, LocalModelStatus, MeshModelStatus, MeshStatus, ModelOrder, NodeStatus, Path, PeerStatus,
-    Role, ShownTicket, TicketInfo, TicketOrder,
+    IssuedTicket, Joining, LoadOrder, LocalModelStatus, MeshModelStatus, MeshStatus, ModelFormat, ModelOrder,
+    NodeStatus, Path, PeerStatus, Role, ShownTicket, TicketInfo, TicketOrder,
 };
 pub use routes::{Desk, routes};
 pub use token::{Token, TokenError};

@@ -18,7 +18,7 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use super::{
-    ControlError, LocalModelStatus, MeshControl, ModelOrder, NodeStatus, ShownTicket, TicketOrder, Token,
+    ControlError, LoadOrder, LocalModelStatus, MeshControl, ModelOrder, NodeStatus, ShownTicket, TicketOrder, Token,
     dto::{Problem, ProblemText},
     guard::{self, Guard},
 };
@@ -141,8 +141,8 @@ fn model_status(model: &LocalModel) -> LocalModelStatus {
 
 /// Answers when the model does.
 async fn load(State(desk): State<Desk>, body: Bytes) -> Answer<LocalModelStatus> {
-    let ModelOrder { model } = order(&body)?;
-    let id = desk.shelf.find(&model).await.map_err(|error| match error {
+    let LoadOrder { model, format } = order(&body)?;
+    let id = desk.shelf.find(&model, format.map(Into::into)).await.map_err(|error| match error {
         ShelfError::SameName(_) => Refusal(StatusCode::CONFLICT, error.to_string()),
         ShelfError::Panicked(_) => Refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
         ShelfError::Catalog(_) => Refusal(StatusCode::NOT_FOUND, error.to_string()),

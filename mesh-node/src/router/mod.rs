@@ -211,6 +211,7 @@ impl Router {
         }
         if !request.sampling.is_greedy() {
             // Whoever takes over must draw what the first host would have drawn.
+            request.seed_drawn |= request.sampling.seed.is_none();
             request.sampling.seed.get_or_insert_with(rand::random);
         }
         // So must it render the prompt of this moment, also after midnight and in another time zone.
@@ -281,7 +282,7 @@ impl Router {
             return Some(Asking::local(served.engine, request));
         }
         let contact = mesh.view().contact(&node)?.clone();
-        let ask = mesh_proto::infer::Ask { request, model, deadline: None, ext: Default::default() };
+        let ask = mesh_proto::infer::Ask::new(request, model);
         Some(Asking::remote(mesh.pool().clone(), contact, ask))
     }
 }

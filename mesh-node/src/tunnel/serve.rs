@@ -129,7 +129,7 @@ impl Serve {
         let (model, deadline) = (ask.model, ask.deadline);
         let prefix = PrefixChain::of(&ask.request.prompt, &self.mesh.0, model);
         self.sketches.cached(model, &prefix, None);
-        let replies = speak(served.engine, ask.request);
+        let replies = speak(served.engine, ask.into_request());
         let relay = self.relay(&mut send, replies, model);
         let ended = match deadline {
             Some(deadline) => timeout(Duration::from_millis(deadline.0), relay).await.unwrap_or(Ended::Late),

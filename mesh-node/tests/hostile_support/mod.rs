@@ -86,6 +86,7 @@ impl Node {
             context_tokens: None,
             parallel: 1,
             max_memory: None,
+            gguf: mesh_node::cli::GgufServing::default(),
             named: 0,
             identify: false,
         };

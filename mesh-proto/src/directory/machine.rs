@@ -1,8 +1,11 @@
 //! The directory as a machine: inputs in, effects out; must not know sockets or clocks.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
-use super::{Aged, Announce, Effect, Entry, Gone, Input, Judge, budget::Budget, store::Store};
+use super::{Aged, Announce, Believed, Effect, Entry, Gone, Input, Judge, budget::Budget, store::Store};
 use crate::{
     codec::{self, CodecError, Ext},
     dice::Dice,
@@ -21,6 +24,9 @@ pub const ROUND: Millis = Millis(2000);
 pub const REACH_EVERY: u64 = 3;
 /// When a peer has more to send. Guess: above a LAN's round trip.
 const AGAIN: Millis = Millis(50);
+/// After one of the fallen was reached, until another is tried. Guess. Cost: two dials a second from each who lost many,
+/// until the first one's word on each has come to all.
+const REACH_AGAIN: Millis = Millis(500);
 /// What one peer may make this node send: 1 MiB/s, bursts of 2 MiB. Guess: a joiner of a mesh of 10,000 (7 MB)
 /// is whole in 6 s. Cost: that much upstream, at most, for each linked peer that floods.
 const SEND_BUDGET: (u64, u64) = (1 << 20, 2 << 20);
@@ -50,6 +56,8 @@ pub struct Directory<J = Checker> {
     round: u64,
     next_round: Millis,
     pub(super) again: Option<(Millis, NodeId)>,
+    /// Another of the fallen is tried then, since one of them was reached.
+    reach_at: Option<Millis>,
     /// When somebody's unsigned word on this node was last followed.
     pub(super) outran: Option<Millis>,
 }
@@ -77,7 +85,17 @@ impl<J: Judge> Directory<J> {
             round: 0,
             next_round: first,
             again: None,
+            reach_at: None,
             outran: None,
+        }
+    }
+
+    /// Puts in records that were judged elsewhere, with their ages, as if they had come in frames: for simulators, whose
+    /// nodes share a judge.
+    pub(crate) fn fill<'a>(&mut self, records: impl Iterator<Item = (&'a Arc<Believed>, Millis)> + Clone, now: Now) {
+        self.store.reserve(records.clone().map(|(body, _)| &body.record.node));
+        for (body, age) in records {
+            self.store.fill(body, age, now);
         }
     }
 
@@ -125,7 +143,7 @@ impl<J: Judge> Directory<J> {
     pub fn next_wakeup(&self) -> Millis {
         let ends = self.store.next_end().unwrap_or(self.next_round);
         let again = self.again.map_or(self.next_round, |(at, _)| at);
-        self.next_round.min(ends).min(again)
+        self.next_round.min(ends).min(again).min(self.reach_at.unwrap_or(self.next_round))
     }
 
     /// The next thing to do; `None` until the next input.
@@ -159,6 +177,10 @@ impl<J: Judge> Directory<J> {
             self.again = None;
             self.ask(peer);
         }
+        if self.reach_at.is_some_and(|at| at <= now.local) {
+            self.reach_at = None;
+            self.reach();
+        }
         if self.next_round > now.local {
             return;
         }
@@ -177,6 +199,7 @@ impl<J: Judge> Directory<J> {
     /// Tries one node that is not linked: a fallen one, or in a mesh where few are linked a standing one.
     fn reach(&mut self) -> bool {
         let mut contacts = self.store.lost();
+        contacts.retain(|contact| !self.links.contains_key(&contact.node));
         if self.links.len() < 3 {
             let standing = self.store.live().iter().filter(|(node, _)| **node != self.me);
             let apart = standing.filter(|(node, _)| !self.links.contains_key(node));
@@ -203,6 +226,10 @@ impl<J: Judge> Directory<J> {
             read: Budget::new(READ_BUDGET.0, READ_BUDGET.1, now),
         });
         self.links.insert(node, link);
+        // Who is reached again was cut off, and seldom alone. A try each few seconds would take minutes for a thousand.
+        if self.store.is_lost(&node) {
+            self.reach_at = Some(now + REACH_AGAIN);
+        }
         // One of the two begins, or each record would cross twice.
         if self.me < node {
             self.ask(node);

@@ -1,6 +1,6 @@
 //! Ranges of node ids and what two nodes compare of them; must not know records.
 
-use std::{collections::BTreeMap, ops::RangeInclusive};
+use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
@@ -71,13 +71,10 @@ pub(super) fn term(node: &NodeId, version: Version) -> u128 {
     u128::from_le_bytes(bytes)
 }
 
-/// The digest of a range of a map whose values have a term. Costs a walk over the range.
-pub(super) fn digest<V>(map: &BTreeMap<NodeId, V>, range: Range, term: impl Fn(&V) -> u128) -> RangeDigest {
-    let (mut count, mut sum) = (0u32, 0u128);
-    for (_, value) in map.range(range.ids()) {
-        count = count.saturating_add(1);
-        sum = sum.wrapping_add(term(value));
-    }
+/// The digest of a range out of the terms of all that is in it.
+pub(super) fn digest(range: Range, terms: impl Iterator<Item = u128>) -> RangeDigest {
+    let add = |(count, sum): (u32, u128), term| (count.saturating_add(1), sum.wrapping_add(term));
+    let (count, sum) = terms.fold((0, 0), add);
     RangeDigest { range, count, sum: sum.to_le_bytes() }
 }
 

@@ -1,9 +1,10 @@
 //! The map itself: records that stand, tombstones of those that fell; must not know peers or frames.
 
-use std::{collections::BTreeMap, ops::Deref, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    Aged, Believed, Item, Judge, MAX_NODES, Range, RangeDigest,
+    Aged, Believed, Entry, Item, Judge, MAX_NODES, Range, RangeDigest,
+    live::Live,
     range::{Sums, digest},
 };
 use crate::{
@@ -16,43 +17,6 @@ use crate::{
 const MAX_TOMBS: usize = 65_536;
 /// Most tombstones that keep an address to try.
 const MAX_CONTACTS: usize = 256;
-
-/// A record that stands.
-#[derive(Clone, Debug)]
-pub struct Entry {
-    body: Arc<Believed>,
-    age: Millis,
-    since: Millis,
-    until: Millis,
-}
-
-impl Deref for Entry {
-    type Target = Believed;
-    fn deref(&self) -> &Believed {
-        &self.body
-    }
-}
-
-impl Entry {
-    /// How long ago it was signed.
-    pub fn age(&self, now: Millis) -> Millis {
-        self.age + now.since(self.since)
-    }
-
-    /// The record as it can be kept and shared.
-    pub fn body(&self) -> &Arc<Believed> {
-        &self.body
-    }
-
-    /// When it falls, unless a newer one comes.
-    pub fn until(&self) -> Millis {
-        self.until
-    }
-
-    pub(super) fn aged(&self, now: Millis) -> Aged {
-        Aged { age: self.age(now), record: self.signed.clone() }
-    }
-}
 
 /// Why a record does not stand any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,7 +43,7 @@ struct Tomb {
 #[derive(Debug)]
 pub(super) struct Store<J> {
     me: NodeId,
-    live: BTreeMap<NodeId, Entry>,
+    live: Live,
     sums: Sums,
     /// No record ends before this. Found anew when it has passed: renewals move it far ahead.
     first_end: Option<Millis>,
@@ -92,7 +56,7 @@ impl<J: Judge> Store<J> {
     pub(super) fn new(me: NodeId, revocations: Revocations, judge: J) -> Self {
         Self {
             me,
-            live: BTreeMap::new(),
+            live: Live::default(),
             sums: Sums::default(),
             first_end: None,
             tombs: BTreeMap::new(),
@@ -101,7 +65,7 @@ impl<J: Judge> Store<J> {
         }
     }
 
-    pub(super) fn live(&self) -> &BTreeMap<NodeId, Entry> {
+    pub(super) fn live(&self) -> &Live {
         &self.live
     }
 
@@ -133,7 +97,7 @@ impl<J: Judge> Store<J> {
                 return Err(RecordRefusal::Equivocation);
             }
         }
-        if self.live.len() >= MAX_NODES && !self.live.contains_key(&node) {
+        if self.live.len() >= MAX_NODES && self.live.get(&node).is_none() {
             return Err(RecordRefusal::Full);
         }
         let body = self.judge.judge(&aged.record, &self.revocations, now.unix)?;
@@ -154,8 +118,21 @@ impl<J: Judge> Store<J> {
         }
         self.tombs.remove(&node);
         let until = Self::end(&body, age, now);
-        self.stand(Entry { body, age, since: now.local, until });
+        self.stand(Entry::new(body, age, now.local, until));
         Ok(())
+    }
+
+    pub(super) fn reserve<'a>(&mut self, nodes: impl Iterator<Item = &'a NodeId>) {
+        self.live.reserve(nodes);
+    }
+
+    /// Takes a record that was judged, if it is newer.
+    pub(super) fn fill(&mut self, body: &Arc<Believed>, age: Millis, now: Now) {
+        let (node, version) = (&body.record.node, body.record.version);
+        if self.version(node).is_none_or(|known| known < version) {
+            let until = Self::end(body, age, now);
+            self.stand(Entry::new(Arc::clone(body), age, now.local, until));
+        }
     }
 
     fn end(body: &Believed, age: Millis, now: Now) -> Millis {
@@ -164,11 +141,11 @@ impl<J: Judge> Store<J> {
     }
 
     fn stand(&mut self, entry: Entry) {
-        let (node, term, until) = (entry.record.node, entry.term, entry.until);
+        let (node, term, until) = (entry.record.node, entry.term, entry.until());
         if node != self.me {
             self.first_end = Some(self.first_end.map_or(until, |first| first.min(until)));
         }
-        if let Some(old) = self.live.insert(node, entry) {
+        if let Some(old) = self.live.insert(entry) {
             self.sums.remove(&node, old.term);
         }
         self.sums.add(&node, term);
@@ -203,8 +180,8 @@ impl<J: Judge> Store<J> {
             return Vec::new();
         }
         let others = || self.live.iter().filter(|(node, _)| **node != self.me);
-        let due: Vec<NodeId> = others().filter(|(_, entry)| entry.until <= now).map(|(node, _)| *node).collect();
-        self.first_end = others().map(|(_, entry)| entry.until).filter(|until| *until > now).min();
+        let due: Vec<NodeId> = others().filter(|(_, entry)| entry.until() <= now).map(|(node, _)| *node).collect();
+        self.first_end = others().map(|(_, entry)| entry.until()).filter(|until| *until > now).min();
         due
     }
 
@@ -229,13 +206,18 @@ impl<J: Judge> Store<J> {
         self.tombs.iter().filter(|(node, _)| !expelled(node)).filter_map(|(_, tomb)| tomb.contact.as_ref()).collect()
     }
 
+    /// Whether it is one of these.
+    pub(super) fn is_lost(&self, node: &NodeId) -> bool {
+        self.tombs.get(node).is_some_and(|tomb| tomb.contact.is_some())
+    }
+
     pub(super) fn digest(&self, range: Range) -> RangeDigest {
-        self.sums.digest(range).unwrap_or_else(|| digest(&self.live, range, |entry| entry.term))
+        self.sums.digest(range).unwrap_or_else(|| digest(range, self.live.range(range).map(|(_, entry)| entry.term)))
     }
 
     /// All that is known in a range, the fallen too, so that nobody sends them again.
     pub(super) fn items(&self, range: Range) -> Vec<Item> {
-        let live = self.live.range(range.ids()).map(|(node, entry)| (node, entry.record.version));
+        let live = self.live.range(range).map(|(node, entry)| (node, entry.record.version));
         let tombs = self.tombs.range(range.ids()).map(|(node, tomb)| (node, tomb.version));
         live.chain(tombs).map(|(node, version)| Item { node: *node, version }).collect()
     }

@@ -97,7 +97,7 @@ impl<J: Judge> Directory<J> {
                 continue;
             }
             if their.count == 0 {
-                gift.extend(self.store.live().range(their.range.ids()).map(|(node, _)| *node));
+                gift.extend(self.store.live().range(their.range).map(|(node, _)| *node));
             } else if our.count == 0 {
                 parts.push(our);
             } else if our.count.saturating_add(their.count) <= LEAF || their.range.bits == Range::DEEPEST {
@@ -131,7 +131,7 @@ impl<J: Judge> Directory<J> {
         let theirs: std::collections::BTreeMap<NodeId, _> = items.iter().map(|i| (i.node, i.version)).collect();
         let mut lacks = Vec::new();
         for range in ranges.iter().filter(|range| range.is_valid()) {
-            for (node, entry) in self.store.live().range(range.ids()) {
+            for (node, entry) in self.store.live().range(*range) {
                 if theirs.get(node).is_none_or(|version| *version < entry.record.version) {
                     lacks.push(*node);
                 }
@@ -143,6 +143,18 @@ impl<J: Judge> Directory<J> {
         let nodes: Vec<NodeId> = news.map(|(node, _)| *node).filter(|node| *node != self.me).collect();
         if let Some(version) = theirs.get(&self.me) {
             self.told_of_oneself(*version, now);
+        }
+        // The peer itself leads an earlier life than one that fell here: its clock went back. There is no record to show
+        // it, and nobody but those who remember its fall can tell it.
+        let fell = self.store.version(&peer).filter(|_| self.store.live().get(&peer).is_none());
+        if let Some(version) = fell.filter(|fell| theirs.get(&peer).is_some_and(|said| said < fell))
+            && self.may_send(peer, 48, now.local)
+        {
+            let items = vec![Item { node: peer, version }];
+            self.effects.push_back(Effect::Send {
+                to: peer,
+                frame: SyncFrame::Items { ranges: Vec::new(), items, ext: Ext::default() },
+            });
         }
         if !nodes.is_empty() && self.may_send(peer, nodes.len() * 32, now.local) {
             self.effects.push_back(Effect::Send { to: peer, frame: SyncFrame::Want { nodes, ext: Ext::default() } });

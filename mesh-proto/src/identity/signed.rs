@@ -1,6 +1,6 @@
 //! A statement and its signature, kept as the bytes that came; must not know what is stated.
 
-use std::marker::PhantomData;
+use std::{marker::PhantomData, sync::Arc};
 
 use ed25519_dalek::{Signature, VerifyingKey};
 use serde::{Deserialize, Serialize};
@@ -16,11 +16,12 @@ pub trait Signable: Wire {
     const DOMAIN: &'static str;
 }
 
-/// A statement as it travels: the body's bytes and 64 bytes of ed25519 over `DOMAIN ‖ 0x00 ‖ body`.
+/// A statement as it travels: the body's bytes and 64 bytes of ed25519 over `DOMAIN ‖ 0x00 ‖ body`. Clones share them.
 #[derive(Serialize, Deserialize)]
 #[serde(bound = "")]
 pub struct Signed<T> {
-    body: Vec<u8>,
+    #[serde(with = "codec::shared")]
+    body: Arc<[u8]>,
     #[serde(with = "codec::bytes64")]
     signature: [u8; 64],
     #[serde(skip)]
@@ -51,7 +52,7 @@ impl<T: Signable> Signed<T> {
     pub fn sign(statement: &T, key: &NodeKey) -> Result<Self, CodecError> {
         let body = codec::encode(statement)?;
         let signature = key.sign(&message::<T>(&body));
-        Ok(Self { body, signature, kind: PhantomData })
+        Ok(Self { body: body.into(), signature, kind: PhantomData })
     }
 
     /// What is claimed, the signature unchecked: to learn who should have signed it.
@@ -88,6 +89,13 @@ impl<T: Signable> Signed<T> {
         *hasher.finalize().as_bytes()
     }
 
+    /// The signature's first bytes: tells most statements apart without a hash. Whoever goes by it compares the whole.
+    pub(crate) fn hint(&self) -> [u8; 16] {
+        let mut hint = [0; 16];
+        hint.copy_from_slice(&self.signature[..16]);
+        hint
+    }
+
     /// Bytes of the body.
     pub fn len(&self) -> usize {
         self.body.len()
@@ -109,13 +117,13 @@ fn message<T: Signable>(body: &[u8]) -> Vec<u8> {
 
 impl<T> Clone for Signed<T> {
     fn clone(&self) -> Self {
-        Self { body: self.body.clone(), signature: self.signature, kind: PhantomData }
+        Self { body: Arc::clone(&self.body), signature: self.signature, kind: PhantomData }
     }
 }
 
 impl<T> PartialEq for Signed<T> {
     fn eq(&self, other: &Self) -> bool {
-        self.body == other.body && self.signature == other.signature
+        self.signature == other.signature && (Arc::ptr_eq(&self.body, &other.body) || self.body == other.body)
     }
 }
 

@@ -1,11 +1,13 @@
 //! What the detector makes of what it hears; must not know when anything is due.
 
-use super::{Doubt, Effect, Health, ProbeFrame, Suspicion, peer::Peer};
+use super::{Death, Doubt, Effect, Health, ProbeFrame, Suspicion, peer::Peer};
 use crate::{identity::NodeId, time::Millis};
 
 /// Most peers that others wait for this node's word on, and most of those that wait for one; and how many are looked
 /// at together because of an accusation.
 const MAX_ASKED: usize = 64;
+/// Of those, how many this node does not watch, and has to dial: 3 a second at most, whatever a liar asks.
+const MAX_STRANGERS: usize = 8;
 /// Most that wait for a look because of an accusation: a tenth of the biggest mesh falling at once. 120 bytes each.
 const MAX_ACCUSED: usize = 1024;
 
@@ -43,16 +45,22 @@ impl Suspicion {
     }
 
     pub(super) fn heard(&mut self, node: NodeId, now: Millis) {
-        let Some(peer) = self.peers.get_mut(&node) else { return };
-        // Who left may still have bytes under way; only a later life brings it back.
-        if peer.health == Health::Left {
-            return;
-        }
-        peer.heard = now;
-        (peer.asked, peer.vouched, peer.ended) = (None, None, None);
-        if peer.health != Health::Alive {
-            peer.health = Health::Alive;
-            self.changed(node);
+        if let Some(peer) = self.peers.get_mut(&node) {
+            // Who left may still have bytes under way; only a later life brings it back.
+            if peer.health == Health::Left {
+                return;
+            }
+            let (was, incarnation) = (peer.health, peer.incarnation);
+            (peer.heard, peer.health) = (now, Health::Alive);
+            (peer.asked, peer.vouched, peer.ended) = (None, None, None);
+            if was != Health::Alive {
+                self.changed(node);
+            }
+            // Its record fell when it was declared dead, and nobody takes that record again. It cannot know: the
+            // accusation was made where it could not hear it. So it hears it now, and begins another life.
+            if matches!(was, Health::Dead { why } if why != Death::Unreachable) {
+                self.effects.push_back(Effect::Send { to: node, frame: ProbeFrame::Accuse { node, incarnation } });
+            }
         }
         if self.peers.get(&node).is_some_and(|peer| peer.accused) {
             self.peers.remove(&node);
@@ -137,27 +145,36 @@ impl Suspicion {
         self.changed(node);
     }
 
-    /// Somebody wants this node's word: it is given when the peer is next heard, which a probe sees to.
+    /// Somebody wants this node's word: it is given when the peer is next heard, which a probe sees to. Also on one that
+    /// is not watched here: in a big mesh nobody whom a node watches watches its first successor, and a node that is
+    /// asked in vain is no help against lost messages.
     fn asked_about(&mut self, from: NodeId, node: NodeId, now: Millis) {
         let until = now + self.config.dead_after;
-        if from == node || self.peers.get(&node).is_none_or(Peer::is_over) {
+        if from == node || node == self.me || self.peers.get(&node).is_some_and(Peer::is_over) {
             return;
         }
         self.asked.retain(|_, askers| {
             askers.retain(|_, until| *until >= now);
             !askers.is_empty()
         });
-        if !self.asked.contains_key(&node) && self.asked.len() >= MAX_ASKED {
-            return;
+        let strange = !self.peers.contains_key(&node);
+        if !self.asked.contains_key(&node) {
+            let strangers = || self.asked.keys().filter(|asked| !self.peers.contains_key(asked)).count();
+            if self.asked.len() >= MAX_ASKED || (strange && strangers() >= MAX_STRANGERS) {
+                return;
+            }
         }
         let askers = self.asked.entry(node).or_default();
+        let last = askers.values().max().copied();
         if askers.len() < MAX_ASKED || askers.contains_key(&from) {
             askers.insert(from, until);
         }
         // One probe serves all who ask within a quarter of the probing interval.
         let quarter = Millis(self.config.probe_every.0 / 4);
-        if self.peers.get(&node).is_some_and(|peer| now.since(peer.probed) >= quarter) {
-            self.probe(node, now);
+        match self.peers.get(&node) {
+            Some(peer) if now.since(peer.probed) >= quarter => self.probe(node, now),
+            None if last.is_none_or(|last| until.since(last) >= quarter) => self.ping(node),
+            Some(_) | None => {}
         }
     }
 

@@ -49,6 +49,23 @@ pub enum Input {
     Wake,
 }
 
+impl Input {
+    /// The peers that it can change something for.
+    fn about(&self) -> [Option<NodeId>; 2] {
+        match *self {
+            Self::Watch { node, .. } | Self::Said { node, .. } => [Some(node), None],
+            Self::Forget(node) | Self::Heard(node) | Self::Closed(node) | Self::ProbeFailed(node) => [Some(node), None],
+            Self::Frame { from, frame } => match frame {
+                ProbeFrame::Ask(node) | ProbeFrame::Vouch(node) | ProbeFrame::Accuse { node, .. } => {
+                    [Some(from), Some(node)]
+                }
+                ProbeFrame::Ping(_) | ProbeFrame::Pong(_) | ProbeFrame::Leave { .. } => [Some(from), None],
+            },
+            Self::Outran { .. } | Self::Wake => [None, None],
+        }
+    }
+}
+
 /// What the caller is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
@@ -91,6 +108,10 @@ pub struct Suspicion {
     pub(super) incarnation: u64,
     pub(super) config: Config,
     pub(super) peers: BTreeMap<NodeId, Peer>,
+    /// When something is due for each peer, or before that; and the same in that order. In a mesh that falls apart a
+    /// thousand are looked at, and each thing that is heard concerns one or two.
+    dues: BTreeMap<NodeId, Millis>,
+    agenda: BTreeSet<(Millis, NodeId)>,
     /// Who asked about whom, and until when the word is of use.
     pub(super) asked: BTreeMap<NodeId, BTreeMap<NodeId, Millis>>,
     pub(super) refuted: Option<Millis>,
@@ -108,6 +129,8 @@ impl Suspicion {
             incarnation,
             config,
             peers: BTreeMap::new(),
+            dues: BTreeMap::new(),
+            agenda: BTreeSet::new(),
             asked: BTreeMap::new(),
             refuted: None,
             promised: None,
@@ -150,6 +173,7 @@ impl Suspicion {
     /// Takes an input.
     pub fn handle(&mut self, input: Input, now: Millis) {
         self.own_stall(now);
+        let about = input.about();
         match input {
             Input::Watch { node, incarnation } => self.watch(node, incarnation, now),
             Input::Said { node, incarnation } => self.said(node, incarnation),
@@ -163,12 +187,52 @@ impl Suspicion {
             Input::Outran { incarnation } => self.incarnation = self.incarnation.max(incarnation),
             Input::Wake => {}
         }
-        let due: Vec<NodeId> =
-            self.peers.iter().filter(|(_, peer)| self.due(peer) <= now).map(|(node, _)| *node).collect();
+        for node in about.into_iter().flatten() {
+            self.note(node);
+        }
+        let due = self.agenda.iter().take_while(|(at, _)| *at <= now).map(|(_, node)| *node);
+        let mut due: Vec<NodeId> = due.filter(|node| self.due_at(node).is_some_and(|at| at <= now)).collect();
+        due.sort_unstable();
         for node in due {
             self.step(node, now);
+            self.note(node);
         }
-        self.promised = self.peers.values().map(|peer| self.due(peer)).min();
+        self.promised = self.first_due();
+    }
+
+    /// Puts down when something is due for this peer, if that is before what is put down: most that is heard only puts
+    /// it off.
+    fn note(&mut self, node: NodeId) {
+        let (due, held) = (self.due_at(&node), self.dues.get(&node).copied());
+        if held.is_none_or(|held| due.is_none_or(|due| due < held)) {
+            self.put_down(node, due);
+        }
+    }
+
+    fn put_down(&mut self, node: NodeId, due: Option<Millis>) {
+        if let Some(held) = self.dues.remove(&node) {
+            self.agenda.remove(&(held, node));
+        }
+        if let Some(due) = due {
+            self.agenda.insert((due, node));
+            self.dues.insert(node, due);
+        }
+    }
+
+    /// When something is due for any peer. Puts down anew what was put off meanwhile.
+    fn first_due(&mut self) -> Option<Millis> {
+        loop {
+            let (at, node) = *self.agenda.first()?;
+            let due = self.due_at(&node);
+            if due == Some(at) {
+                return due;
+            }
+            self.put_down(node, due);
+        }
+    }
+
+    fn due_at(&self, node: &NodeId) -> Option<Millis> {
+        self.peers.get(node).map(|peer| self.due(peer))
     }
 
     /// Woken late, the node itself was not there (stopped, asleep, starved): its silence is not the others'.
@@ -181,6 +245,8 @@ impl Suspicion {
             peer.heard = (peer.heard + late).min(now).max(peer.heard);
             peer.vouched = peer.vouched.map(|until| until + late);
         }
+        let peers: Vec<NodeId> = self.peers.keys().copied().collect();
+        peers.into_iter().for_each(|node| self.note(node));
     }
 
     pub(super) fn doubt(&mut self, node: NodeId, why: Doubt, now: Millis) {
@@ -200,12 +266,15 @@ impl Suspicion {
     }
 
     pub(super) fn probe(&mut self, node: NodeId, now: Millis) {
-        self.nonce = self.nonce.wrapping_add(1);
-        let frame = ProbeFrame::Ping(self.nonce);
         if let Some(peer) = self.peers.get_mut(&node) {
             peer.probed = now;
-            self.effects.push_back(Effect::Send { to: node, frame });
+            self.ping(node);
         }
+    }
+
+    pub(super) fn ping(&mut self, node: NodeId) {
+        self.nonce = self.nonce.wrapping_add(1);
+        self.effects.push_back(Effect::Send { to: node, frame: ProbeFrame::Ping(self.nonce) });
     }
 
     /// Asks some that are alive.

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use rand::RngExt;
 
-use super::{Event, World, node::Msg};
+use super::{Event, World, beginning, node::Msg, warm};
 use crate::{
     codec, demand, directory,
     directory::Announce,
@@ -26,7 +26,7 @@ impl World {
     }
 
     pub(super) fn find(&self, id: &NodeId) -> Option<usize> {
-        self.index.get(id).copied()
+        self.index.get(&beginning(id)).copied().filter(|node| self.nodes[*node].id == *id)
     }
 
     pub(super) fn directory(&mut self, at: usize, input: directory::Input) {
@@ -34,6 +34,8 @@ impl World {
         self.nodes[at].own.directory.handle(input, now);
         while let Some(effect) = self.nodes[at].own.directory.poll_effect() {
             match effect {
+                // Who asks before the mesh stands would be sent all that it is given a moment later.
+                directory::Effect::Send { .. } if self.plan.warm && self.now() < warm::STANDS => {}
                 directory::Effect::Send { to, frame } => {
                     if let (Some(to), Ok(bytes)) = (self.find(&to), codec::encode(&frame)) {
                         self.send(at, to, Msg::Sync(Rc::new(bytes)));
@@ -114,7 +116,7 @@ impl World {
         }
     }
 
-    fn wanted(&mut self, at: usize, id: NodeId, record: &Record, now: Millis) {
+    pub(super) fn wanted(&mut self, at: usize, id: NodeId, record: &Record, now: Millis) {
         let lines: Vec<demand::ModelDemand> = record
             .demand
             .iter()

@@ -17,6 +17,7 @@ mod plan;
 mod play;
 mod publish;
 mod traffic;
+mod warm;
 mod watch;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -61,8 +62,7 @@ enum Event {
     Missing { node: usize, life: u32, number: u32, tries: u32 },
     Noticed { node: usize, life: u32, since: Millis },
     Parted { node: usize, life: u32, since: Millis },
-    Pack,
-    Told { node: usize, part: usize },
+    Stand,
     Count(bool),
 }
 
@@ -75,18 +75,17 @@ struct World {
     lab: Lab,
     notary: Notary,
     nodes: Vec<Node>,
-    index: BTreeMap<NodeId, usize>,
+    /// By the beginning of each id.
+    index: BTreeMap<u64, usize>,
     ring: Ring,
     keys: Vec<ModelKey>,
     list: RevocationList,
-    cut: Option<u64>,
+    cut: Option<Blow>,
     /// The last cut or heal.
     shaken: Millis,
     conns: u64,
     items: VecDeque<Item>,
     items_gone: u32,
-    /// What all are told at a warm start: frames of all records.
-    tale: Vec<Vec<u8>>,
     broken: Option<String>,
     moves: u64,
     deliveries: u64,
@@ -166,7 +165,7 @@ impl World {
             agenda.put(*at, Event::Blow(index));
         }
         if plan.warm {
-            agenda.put(Millis(2_000), Event::Pack);
+            agenda.put(warm::STANDS, Event::Stand);
         }
         agenda.put(plan.counted.0, Event::Count(true));
         agenda.put(plan.counted.1, Event::Count(false));
@@ -184,7 +183,7 @@ impl World {
             plan,
             lab,
             notary,
-            index: ids.iter().enumerate().map(|(number, id)| (*id, number)).collect(),
+            index: ids.iter().enumerate().map(|(number, id)| (beginning(id), number)).collect(),
             ring: Ring::new(&ids),
             nodes,
             keys,
@@ -194,7 +193,6 @@ impl World {
             conns: 0,
             items: VecDeque::new(),
             items_gone: 0,
-            tale: Vec::new(),
             broken: None,
             moves: 0,
             deliveries: 0,
@@ -247,6 +245,12 @@ impl World {
         let says = other.lie.is_some_and(Lying::claims);
         says || own.offers.iter().any(|model| other.offers.contains(model))
     }
+}
+
+fn beginning(id: &NodeId) -> u64 {
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&id.0[..8]);
+    u64::from_be_bytes(bytes)
 }
 
 fn new_node(number: usize, lab: &Lab, plan: &Plan, notary: &Notary, rng: &mut ChaCha8Rng) -> Option<Node> {

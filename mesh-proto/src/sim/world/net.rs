@@ -8,7 +8,7 @@ use super::{
     Event, World,
     lab::Lab,
     node::{Conn, Msg},
-    plan::Plan,
+    plan::{Blow, Plan},
     traffic::Purpose,
 };
 use crate::{directory, suspicion, time::Millis};
@@ -26,7 +26,11 @@ const HANDSHAKE: usize = 3_600;
 impl World {
     /// Which side of a cut a node is on; everybody is on side 0 without one.
     pub(super) fn side(&self, node: usize) -> u64 {
-        self.cut.map_or(0, |mask| (mask.rotate_right(node as u32 % 64) ^ (node as u64 / 64)) & 1)
+        match self.cut {
+            Some(Blow::Cut(mask)) => (mask.rotate_right(node as u32 % 64) ^ (node as u64 / 64)) & 1,
+            Some(Blow::CutOff(one_in)) => u64::from(node % one_in == one_in / 2),
+            _ => 0,
+        }
     }
 
     pub(super) fn reachable(&self, a: usize, b: usize) -> bool {

@@ -15,6 +15,8 @@ pub enum Blow {
     Leave(usize),
     /// Every node falls on one of two sides, by its index's bit under this mask.
     Cut(u64),
+    /// One node in so many is cut off from the others; these hear each other.
+    CutOff(usize),
     /// One side again.
     Heal,
     /// The founder takes a node's membership back.
@@ -125,9 +127,9 @@ impl Plan {
     }
 
     /// A mesh of `nodes` that stands already: 5 % loss, a hundredth of it killed and started again each minute, one
-    /// slow and one lying node in a hundred, a tenth cut off for a while, and one expelled.
+    /// slow and one lying node in a hundred, a tenth cut off for nine seconds, and one expelled.
     pub fn large(nodes: usize, seconds: u64, rng: &mut ChaCha8Rng) -> Self {
-        let start = 12_000 + nodes as u64 / 2;
+        let start = 12_000;
         let trouble = Millis(start + seconds * 1000);
         let kinds = [Lying::Idle, Lying::Accuses, Lying::Forges, Lying::Loads];
         let liars = (0..nodes / 100).map(|liar| kinds[liar % kinds.len()]).collect();
@@ -152,8 +154,12 @@ impl Plan {
             counted: (Millis(start), trouble),
         };
         let honest = nodes - plan.liars.len();
+        // Above a thousand nodes a hundred: what each of the many does about each of the few is what takes the time.
+        let apart = 10.max(nodes / 100);
+        plan.blows.push((Millis(start + 500), Blow::CutOff(apart)));
+        plan.blows.push((Millis(start + 9_500), Blow::Heal));
         for _ in 0..(nodes as u64 * seconds).div_ceil(6_000) {
-            let (at, node) = (rng.random_range(start..trouble.0 - 5_000), rng.random_range(0..honest));
+            let (at, node) = (rng.random_range(start + 10_000..trouble.0 - 4_000), rng.random_range(0..honest));
             plan.blows.push((Millis(at), Blow::Kill(node)));
             plan.blows.push((Millis(at + rng.random_range(500..20_000)), Blow::Restart(node, Millis(0))));
         }

@@ -11,9 +11,7 @@ use super::{
     publish,
 };
 use crate::{
-    codec::{self, Ext},
-    directory::{self, SyncFrame},
-    placement,
+    directory, placement,
     record::{Version, announce_every},
     sim::node::Clock,
     suspicion::FULL_WATCH,
@@ -26,8 +24,6 @@ const UNNEEDED: Millis = Millis::secs(10);
 const KNOWN: usize = 2;
 /// Who was found not to serve what it claims is not asked again for so long.
 const SHUN: Millis = Millis::secs(60);
-/// Between two frames of what all are told at a warm start. The reader's budget is 4 MiB a second.
-const TELL_EACH: u64 = 140;
 
 impl World {
     /// Plays one event; says which node's machines were touched.
@@ -98,11 +94,10 @@ impl World {
                 None
             }
             Event::Blow(index) => self.befall(index),
-            Event::Pack => {
-                self.pack();
+            Event::Stand => {
+                self.stand();
                 None
             }
-            Event::Told { node, part } => self.told(node, part),
             Event::Count(begin) => {
                 self.count(begin);
                 None
@@ -132,7 +127,7 @@ impl World {
                 self.put_in(Millis(1_000), Event::Stop { node, life });
                 return Some(node);
             }
-            Blow::Cut(mask) => self.separate(Some(mask)),
+            Blow::Cut(_) | Blow::CutOff(_) => self.separate(Some(blow)),
             Blow::Heal if self.cut.is_some() => self.separate(None),
             Blow::Revoke(node) => return self.expel(node),
             Blow::Kill(_) | Blow::Restart(..) | Blow::Leave(_) | Blow::Heal => {}
@@ -140,10 +135,15 @@ impl World {
         None
     }
 
-    fn separate(&mut self, mask: Option<u64>) {
+    fn separate(&mut self, cut: Option<Blow>) {
         let now = self.now();
-        self.trace.note(now, 0, "cut", mask.unwrap_or_default());
-        (self.cut, self.shaken) = (mask, now);
+        let how = match cut {
+            Some(Blow::Cut(mask)) => mask,
+            Some(Blow::CutOff(one_in)) => one_in as u64,
+            _ => 0,
+        };
+        self.trace.note(now, 0, "cut", how);
+        (self.cut, self.shaken) = (cut, now);
         self.sever(None);
     }
 
@@ -282,46 +282,6 @@ impl World {
         for peer in unneeded {
             self.close(at, peer);
         }
-    }
-
-    /// A warm start: all records, in frames as a joiner gets them.
-    fn pack(&mut self) {
-        let (mut records, mut bytes) = (Vec::new(), 0);
-        let mut frames = Vec::new();
-        let mut seal = |records: &mut Vec<directory::Aged>| {
-            let records = std::mem::take(records);
-            frames.extend(codec::encode(&SyncFrame::Records { records, more: false, ext: Ext::default() }));
-        };
-        for at in 0..self.nodes.len() {
-            let now = self.clock(at).local;
-            let Some(word) = self.nodes[at].own.directory.announce(&self.nodes[at].id, now) else { continue };
-            bytes += word.aged.record.len() + 80;
-            records.push(word.aged);
-            if bytes > SyncFrame::RECORD_BYTES {
-                seal(&mut records);
-                bytes = 0;
-            }
-        }
-        seal(&mut records);
-        self.tale = frames;
-        for node in 0..self.nodes.len() {
-            for part in 0..self.tale.len() {
-                let wait = Millis(part as u64 * TELL_EACH + self.rng.random_range(0..TELL_EACH));
-                self.put_in(wait, Event::Told { node, part });
-            }
-        }
-    }
-
-    fn told(&mut self, at: usize, part: usize) -> Option<usize> {
-        let from = self.nodes[at].links.keys().next().copied();
-        let Some(from) = from.filter(|_| self.nodes[at].up) else {
-            self.put_in(Millis(300), Event::Told { node: at, part });
-            return None;
-        };
-        let bytes = self.tale[part].clone();
-        let from = self.nodes[from].id;
-        self.directory(at, directory::Input::Frame { from, bytes });
-        Some(at)
     }
 
     fn count(&mut self, begin: bool) {

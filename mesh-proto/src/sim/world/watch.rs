@@ -75,6 +75,12 @@ impl World {
         }
     }
 
+    /// All that is known to `at` came at once.
+    pub(super) fn watch_the_standing(&mut self, at: usize) {
+        self.nodes[at].few = true;
+        self.watch_few(at);
+    }
+
     /// No record of `node` stands at `at` any more.
     pub(super) fn unwatch(&mut self, at: usize, node: usize) {
         let members = self.nodes[at].own.directory.len();
@@ -96,8 +102,8 @@ impl World {
 
     fn watch_few(&mut self, at: usize) {
         let few = self.few(at);
-        let all = (0..self.nodes.len()).filter(|peer| self.nodes[at].is_member(*peer));
-        let others: Vec<usize> = all.filter(|peer| !few.contains(peer)).collect();
+        let held = self.nodes[at].own.suspicion.iter().filter_map(|(id, _)| self.find(id));
+        let others: Vec<usize> = held.filter(|peer| self.nodes[at].is_member(*peer) && !few.contains(peer)).collect();
         for peer in others {
             let id = self.nodes[peer].id;
             self.suspicion(at, suspicion::Input::Forget(id));

@@ -51,6 +51,7 @@ pub(in super::super) fn chat(dto: ChatRequest, id: RequestId, facts: &Facts) -> 
         ignore_eos: dto.ignore_eos.unwrap_or(false),
         resume: Vec::new(),
         local_time_s: None,
+        seed_drawn: false,
     };
     Ok(AskedChat {
         request,

@@ -58,6 +58,7 @@ pub(in super::super) fn completions(
         ignore_eos,
         resume: Vec::new(),
         local_time_s: None,
+        seed_drawn: false,
     });
     Ok(AskedCompletions {
         requests: requests.collect(),

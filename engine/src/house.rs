@@ -1,8 +1,8 @@
-//! What callers and the worker thread share: the mailbox, the places, the gauges; must not know tokens or devices.
+//! Who may come in, and how much goes on: places, gauges and draining of one engine; must not know tokens or devices.
 
 use std::{
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst},
     },
     time::Duration,
@@ -11,7 +11,7 @@ use std::{
 use mesh_proto::GenerateError;
 use tokio::sync::watch;
 
-use crate::{EngineLoad, decoder::DecoderMemory, local::request::Request};
+use crate::EngineLoad;
 
 /// Bounds of what a refused caller is told to wait. Unit: seconds; a guess: below one, clients hammer; beyond a
 /// minute, they forget.
@@ -19,9 +19,9 @@ const RETRY_AFTER_S: (u64, u64) = (1, 60);
 
 /// The shared part of one engine.
 #[derive(Debug)]
-pub(super) struct House {
-    mail: Mutex<Mail>,
-    bell: Condvar,
+pub struct House {
+    /// Set once nothing more is taken; what callers are told from then on.
+    closed: Mutex<Option<GenerateError>>,
     max_running: u32,
     /// Most requests accepted and not ended.
     most: u32,
@@ -43,30 +43,11 @@ pub(super) struct House {
     mean_ms: AtomicU64,
 }
 
-#[derive(Debug, Default)]
-struct Mail {
-    requests: Vec<Request>,
-    /// Somebody read an event, or left.
-    rung: bool,
-    /// The engine is being dropped.
-    stop: bool,
-    /// Set once the worker takes nothing more; what callers are told from then on.
-    closed: Option<GenerateError>,
-}
-
-/// What the worker finds in its mailbox.
-pub(super) struct Delivery {
-    /// New requests, oldest first.
-    pub(super) requests: Vec<Request>,
-    /// Whether to end.
-    pub(super) stop: bool,
-}
-
 impl House {
-    pub(super) fn new(max_running: u32, max_waiting: u32) -> Self {
+    /// For `max_running` at once, and `max_waiting` behind them.
+    pub fn new(max_running: u32, max_waiting: u32) -> Self {
         Self {
-            mail: Mutex::default(),
-            bell: Condvar::new(),
+            closed: Mutex::default(),
             max_running,
             most: max_running.saturating_add(max_waiting),
             places: AtomicU32::new(0),
@@ -84,20 +65,30 @@ impl House {
         }
     }
 
-    fn mail(&self) -> MutexGuard<'_, Mail> {
-        self.mail.lock().unwrap_or_else(PoisonError::into_inner)
+    fn closed(&self) -> MutexGuard<'_, Option<GenerateError>> {
+        self.closed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What callers are told now, if nothing more is taken.
+    pub fn refusal(&self) -> Option<GenerateError> {
+        self.closed().clone()
+    }
+
+    /// Takes nothing more: callers get `error` from now on; `None`: takes requests again.
+    pub fn close(&self, error: Option<GenerateError>) {
+        *self.closed() = error;
     }
 
     /// A place for one request, or why there is none.
-    pub(super) fn place(self: &Arc<Self>) -> Result<Place, GenerateError> {
+    pub fn place(self: &Arc<Self>) -> Result<Place, GenerateError> {
         self.alive.send_modify(|alive| *alive += 1);
         let mut place = Place { house: self.clone(), counted: false };
         // After `alive` was raised: whoever drains either sees this request or is seen by it.
         if self.draining.load(SeqCst) {
             return Err(GenerateError::ShuttingDown);
         }
-        if let Some(error) = &self.mail().closed {
-            return Err(error.clone());
+        if let Some(error) = self.refusal() {
+            return Err(error);
         }
         let free = |taken: u32| (taken < self.most).then_some(taken + 1);
         if self.places.fetch_update(SeqCst, SeqCst, free).is_err() {
@@ -109,84 +100,41 @@ impl House {
         Ok(place)
     }
 
-    /// Hands a request to the worker, or says why not.
-    pub(super) fn post(&self, request: Request) -> Result<(), GenerateError> {
-        let mut mail = self.mail();
-        if let Some(error) = mail.closed.clone() {
-            drop(mail);
-            return Err(error);
-        }
-        mail.requests.push(request);
-        drop(mail);
-        self.bell.notify_one();
-        Ok(())
-    }
-
-    /// Lets the worker look again: somebody read, or left.
-    pub(super) fn ring(&self) {
-        self.mail().rung = true;
-        self.bell.notify_one();
-    }
-
-    /// Ends the worker.
-    pub(super) fn stop(&self) {
-        self.mail().stop = true;
-        self.bell.notify_one();
-    }
-
-    /// Worker: what has come; waits for something if `idle`.
-    pub(super) fn take(&self, idle: bool) -> Delivery {
-        let mut mail = self.mail();
-        while idle && mail.requests.is_empty() && !mail.rung && !mail.stop {
-            mail = self.bell.wait(mail).unwrap_or_else(PoisonError::into_inner);
-        }
-        mail.rung = false;
-        // Who is not taken in before the end is found by `close`.
-        let requests = if mail.stop { Vec::new() } else { std::mem::take(&mut mail.requests) };
-        Delivery { requests, stop: mail.stop }
-    }
-
-    /// Worker: takes nothing more; callers get `error` from now on. Returns what was not taken.
-    pub(super) fn close(&self, error: GenerateError) -> Vec<Request> {
-        let mut mail = self.mail();
-        mail.closed = Some(error);
-        std::mem::take(&mut mail.requests)
-    }
-
-    /// Worker: who runs, and who is only being told the end.
-    pub(super) fn publish_counts(&self, running: u32, leaving: u32) {
+    /// Who runs, and who is only being told the end.
+    pub fn publish_counts(&self, running: u32, leaving: u32) {
         self.running.store(running, SeqCst);
         self.leaving.store(leaving, SeqCst);
     }
 
-    /// Worker: what the decoder holds.
-    pub(super) fn publish_memory(&self, memory: DecoderMemory) {
-        self.kv_bytes.store(memory.kv_bytes, SeqCst);
-        self.prefix_bytes.store(memory.prefix_bytes, SeqCst);
+    /// Bytes of KV cache held by running sequences, and kept for reuse.
+    pub fn publish_memory(&self, kv_bytes: u64, prefix_bytes: u64) {
+        self.kv_bytes.store(kv_bytes, SeqCst);
+        self.prefix_bytes.store(prefix_bytes, SeqCst);
     }
 
-    /// Worker: a step was computed, and gave so many tokens.
-    pub(super) fn stepped(&self, tokens: usize) {
+    /// A step was computed, and gave so many tokens.
+    pub fn stepped(&self, tokens: usize) {
         self.steps.fetch_add(1, SeqCst);
         self.tokens.fetch_add(tokens as u64, SeqCst);
     }
 
-    /// Worker: what all sequences together may take.
-    pub(super) fn publish_budget(&self, kv_budget_bytes: u64) {
+    /// What all sequences together may take.
+    pub fn publish_budget(&self, kv_budget_bytes: u64) {
         self.kv_budget_bytes.store(kv_budget_bytes, SeqCst);
     }
 
-    /// Worker: a request had its first token after so long.
-    pub(super) fn first_token(&self, after: Duration) {
+    /// A request had its first token after so long.
+    pub fn first_token(&self, after: Duration) {
         decay(&self.ttft_ms, after);
     }
 
-    /// Worker: a request had a place for so long.
-    pub(super) fn took(&self, time: Duration) {
+    /// A request had a place for so long.
+    pub fn took(&self, time: Duration) {
         decay(&self.mean_ms, time);
     }
 
-    pub(super) fn load(&self) -> EngineLoad {
+    /// What there is to do right now.
+    pub fn load(&self) -> EngineLoad {
         let running = self.running.load(SeqCst);
         let started = running.saturating_add(self.leaving.load(SeqCst));
         EngineLoad {
@@ -202,7 +150,7 @@ impl House {
     }
 
     /// Accepts nothing more. The receiver sees 0 when all that was accepted has ended.
-    pub(super) fn drain(&self) -> watch::Receiver<u32> {
+    pub fn drain(&self) -> watch::Receiver<u32> {
         self.draining.store(true, SeqCst);
         self.alive.subscribe()
     }
@@ -216,7 +164,7 @@ fn decay(mean: &AtomicU64, time: Duration) {
 
 /// One request's place in the house, from acceptance to its last event.
 #[derive(Debug)]
-pub(super) struct Place {
+pub struct Place {
     house: Arc<House>,
     counted: bool,
 }
@@ -224,14 +172,14 @@ pub(super) struct Place {
 impl Place {
     /// Lets somebody else in; draining still waits for this one. To be called before the client learns of its end, so
     /// that a client who asks again at once finds the place free.
-    pub(super) fn free(&mut self) {
+    pub fn free(&mut self) {
         if std::mem::take(&mut self.counted) {
             self.house.places.fetch_sub(1, SeqCst);
         }
     }
 
     /// Whether it still counts.
-    pub(super) fn counts(&self) -> bool {
+    pub fn counts(&self) -> bool {
         self.counted
     }
 }

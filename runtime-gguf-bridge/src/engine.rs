@@ -1,0 +1,308 @@
+//! `GgufEngine`: an `Engine` over a llama-server; must not know how the child is kept alive.
+
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering::SeqCst},
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use catalog::gguf::{self, Header};
+use engine::{
+    Engine, EngineLoad, Generation, arrival,
+    draft::{Draft, Opening},
+    house::{House, Place},
+    text::TextModel,
+};
+use futures_util::future::BoxFuture;
+use mesh_proto::{GenerateError, GenerateRequest, ModelDescriptor, TokenId};
+use serde_json::json;
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, mpsc},
+    task::spawn_blocking,
+};
+
+use crate::{
+    GgufError, GgufOptions, Started,
+    arguments::{arguments, threads},
+    chunk::Fragments,
+    plan::{self, Machine, Wishes},
+    run::Run,
+    server::{self, CallError, Device, Server, ServerOptions},
+    vocabulary,
+};
+
+/// Events that a client may leave unread before its stream waits. As the engine crate's.
+const EVENT_BUFFER: usize = 64;
+/// Prompts that are tokenised at once. Unit: requests; 8: fewer than llama-server's spare threads. More of it: those
+/// threads run out, and /health with them.
+const TOKENIZED_AT_ONCE: usize = 8;
+/// How long tokenising may take. A prompt of 32 MiB takes seconds. (guess)
+const TOKENIZE: Duration = Duration::from_secs(60);
+/// Share of the machine's memory that models may take unasked. As the MLX engine's.
+const MEMORY_SHARE: f64 = 0.8;
+
+/// What requests share.
+pub(crate) struct Shared {
+    pub(crate) server: Server,
+    pub(crate) text: Arc<TextModel>,
+    pub(crate) fragments: Fragments,
+    pub(crate) house: Arc<House>,
+    pub(crate) slots: Arc<Semaphore>,
+    tokenizing: Semaphore,
+    kv_bytes_per_token: u64,
+    running: AtomicU32,
+    kv_tokens: AtomicU64,
+}
+
+/// A request that is computed, while this lives.
+pub(crate) struct Running {
+    shared: Arc<Shared>,
+    tokens: u64,
+}
+
+impl Shared {
+    pub(crate) fn running(self: &Arc<Self>, tokens: u32) -> Running {
+        self.running.fetch_add(1, SeqCst);
+        self.kv_tokens.fetch_add(u64::from(tokens), SeqCst);
+        self.publish();
+        Running { shared: self.clone(), tokens: u64::from(tokens) }
+    }
+
+    fn publish(&self) {
+        self.house.publish_counts(self.running.load(SeqCst), 0);
+        self.house.publish_memory(self.kv_tokens.load(SeqCst).saturating_mul(self.kv_bytes_per_token), 0);
+    }
+
+    async fn tokenize(&self, text: &str, specials: bool) -> Result<Vec<TokenId>, GenerateError> {
+        let engine = |error: CallError| GenerateError::Engine(format!("llama-server did not tokenise: {error}"));
+        let _turn = self.tokenizing.acquire().await.map_err(|_| GenerateError::ShuttingDown)?;
+        self.server.ready().await.map_err(|error| GenerateError::Engine(error.to_string()))?;
+        let body = json!({"content": text, "add_special": specials, "parse_special": true});
+        let answer = self.server.call("/tokenize", &body, TOKENIZE).await.map_err(engine)?;
+        let ids = answer["tokens"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let token = |id: &serde_json::Value| Some(TokenId(u32::try_from(id.as_u64()?).ok()?));
+        let tokens: Option<Vec<TokenId>> = ids.iter().map(token).collect();
+        tokens.ok_or_else(|| GenerateError::Engine("llama-server tokenised into what are no tokens".to_owned()))
+    }
+}
+
+impl Running {
+    /// Tokens were generated.
+    pub(crate) fn came(&mut self, tokens: u32) {
+        self.tokens += u64::from(tokens);
+        self.shared.kv_tokens.fetch_add(u64::from(tokens), SeqCst);
+        self.shared.house.stepped(tokens as usize);
+        self.shared.publish();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.shared.running.fetch_sub(1, SeqCst);
+        self.shared.kv_tokens.fetch_sub(self.tokens, SeqCst);
+        self.shared.publish();
+    }
+}
+
+/// A model that a llama-server serves. Dropping it ends the child.
+pub struct GgufEngine {
+    descriptor: ModelDescriptor,
+    shared: Arc<Shared>,
+}
+
+impl GgufEngine {
+    /// The model's text pipeline.
+    pub fn text(&self) -> &Arc<TextModel> {
+        &self.shared.text
+    }
+
+    async fn accept(&self, request: GenerateRequest, place: Place) -> Result<Generation, GenerateError> {
+        let arrived = Instant::now();
+        arrival::check_resume(&request, self.descriptor.vocab_size)?;
+        let now = arrival::local_time(request.local_time_s)?;
+        let GenerateRequest {
+            id,
+            prompt,
+            mut sampling,
+            tool_choice,
+            max_tokens,
+            stop,
+            ignore_eos,
+            resume,
+            seed_drawn,
+            ..
+        } = request;
+        let shared = self.shared.clone();
+        let (vocab_size, ceiling_tokens) = (self.descriptor.vocab_size, self.descriptor.context_tokens);
+        let runtime = Handle::current();
+        let prepare = move || {
+            let encode = |text: &str, specials: bool| runtime.block_on(shared.tokenize(text, specials));
+            let prepared = shared.text.prepare_with(&prompt, tool_choice, now, encode)?;
+            arrival::in_vocabulary("prompt", &prepared.tokens, vocab_size)?;
+            let answer = shared.text.answer(&prepared, &stop);
+            let opening = Opening { prompt: prepared.tokens, resume, max_tokens, ceiling_tokens, ignore_eos };
+            Draft::open(opening, answer, &Default::default())
+        };
+        let prepared = spawn_blocking(prepare).await;
+        let draft = prepared.map_err(|error| GenerateError::Engine(format!("the text pipeline failed: {error}")))??;
+        let exact = sampling.seed.is_some() && !seed_drawn && !sampling.is_greedy();
+        sampling.seed.get_or_insert_with(arrival::draw_seed);
+        let (events, told) = mpsc::channel(EVENT_BUFFER);
+        let run = Run {
+            shared: self.shared.clone(),
+            id,
+            draft,
+            sampling,
+            ignore_eos,
+            exact,
+            events,
+            place,
+            arrived,
+            cached: 0,
+            started: None,
+            first: None,
+            running: None,
+        };
+        tokio::spawn(run.run());
+        Ok(Generation::new(told, None))
+    }
+}
+
+impl Engine for GgufEngine {
+    fn descriptor(&self) -> &ModelDescriptor {
+        &self.descriptor
+    }
+
+    fn generate(&self, request: GenerateRequest) -> BoxFuture<'_, Result<Generation, GenerateError>> {
+        let place = self.shared.house.place();
+        Box::pin(async move { self.accept(request, place?).await })
+    }
+
+    fn load(&self) -> EngineLoad {
+        self.shared.house.load()
+    }
+
+    fn drain(&self) -> BoxFuture<'_, ()> {
+        let mut alive = self.shared.house.drain();
+        Box::pin(async move {
+            alive.wait_for(|alive| *alive == 0).await.ok();
+        })
+    }
+}
+
+impl fmt::Debug for GgufEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GgufEngine").field("descriptor", &self.descriptor).field("load", &self.load()).finish()
+    }
+}
+
+/// What was read and found out before the child is started.
+struct Prepared {
+    text: Arc<TextModel>,
+    fragments: Fragments,
+    descriptor: ModelDescriptor,
+    recommended: Option<mesh_proto::Sampling>,
+    plan: plan::Plan,
+    server: ServerOptions,
+}
+
+pub(crate) async fn start(options: GgufOptions, stage: &mut dyn FnMut(&str)) -> Result<Started, GgufError> {
+    let max_waiting = options.max_waiting;
+    let binary = server::find(options.llama_server.as_deref())?;
+    server::version(&binary).await?;
+    let devices = server::devices(&binary).await?;
+    let prepared = spawn_blocking(move || prepare(&options, binary, devices)).await;
+    let Prepared { text, fragments, descriptor, recommended, plan, server } =
+        prepared.map_err(|error| GgufError::Vocabulary(format!("reading it failed: {error}")))??;
+    stage(&format!(
+        "llama-server: {} answers at once of {} tokens each, {} layers on the GPU",
+        plan.slots, plan.context_tokens, plan.gpu_layers
+    ));
+    let server = Server::start(server, stage).await?;
+    let house = Arc::new(House::new(plan.slots, max_waiting));
+    house.publish_budget(plan.kv_budget_bytes);
+    let shared = Shared {
+        server,
+        text,
+        fragments,
+        house,
+        slots: Arc::new(Semaphore::new(plan.slots as usize)),
+        tokenizing: Semaphore::new(TOKENIZED_AT_ONCE),
+        kv_bytes_per_token: plan.kv_bytes_per_token,
+        running: AtomicU32::new(0),
+        kv_tokens: AtomicU64::new(0),
+    };
+    let engine = GgufEngine { descriptor, shared: Arc::new(shared) };
+    Ok(Started { engine, recommended, slots: plan.slots })
+}
+
+/// All that reads files.
+fn prepare(options: &GgufOptions, binary: PathBuf, devices: Vec<Device>) -> Result<Prepared, GgufError> {
+    let parts = options.files.gguf.as_ref().map(|gguf| gguf.parts.as_slice()).unwrap_or_default();
+    let headers: Vec<Header> = parts.iter().map(|part| gguf::read(part)).collect::<Result<_, _>>()?;
+    let Some(header) = headers.first() else {
+        return Err(GgufError::Vocabulary("no .gguf file was named".to_owned()));
+    };
+    let text = vocabulary::text_model(header)?;
+    let beside = beside(options)?;
+    let wishes = Wishes {
+        context_tokens: options.context_tokens,
+        parallel: options.parallel,
+        kv_bits: options.kv_bits,
+        gpu_layers: options.gpu_layers,
+        max_memory: options.max_memory.map(|bytes| bytes.saturating_sub(beside)),
+    };
+    let plan =
+        plan::plan(&headers, &wishes, &Machine { memory: memory(options.sharers)?.saturating_sub(beside), devices })?;
+    let facts = catalog::facts(&options.files)?;
+    let descriptor = ModelDescriptor {
+        id: options.files.id.clone(),
+        engine: "gguf".to_owned(),
+        family: facts.family,
+        quantization: facts.quantization,
+        context_tokens: plan.context_tokens,
+        vocab_size: text.vocab_size(),
+        created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+    };
+    let server = ServerOptions {
+        binary,
+        guard: options.guard.clone(),
+        args: arguments(options, &plan, threads())?,
+        name: options.files.id.to_string(),
+    };
+    Ok(Prepared {
+        fragments: Fragments::of(&text),
+        recommended: vocabulary::recommended(header),
+        text,
+        descriptor,
+        plan,
+        server,
+    })
+}
+
+/// Bytes that a projector and a draft model take, about: their files, and half of a draft again for its cache. (guess)
+fn beside(options: &GgufOptions) -> Result<u64, GgufError> {
+    let size = |path: &PathBuf| std::fs::metadata(path).map(|meta| meta.len());
+    let named = |path: &PathBuf, error: std::io::Error| GgufError::Beside(path.clone(), error);
+    let projector = options.files.gguf.as_ref().and_then(|gguf| gguf.mmproj.as_ref());
+    let projector = projector.map_or(Ok(0), |path| size(path).map_err(|error| named(path, error)))?;
+    let draft = options.draft.as_ref().map_or(Ok(0), |path| size(path).map_err(|error| named(path, error)))?;
+    Ok(projector.saturating_add(draft).saturating_add(draft / 2))
+}
+
+/// One model's part of what the machine and its control group have.
+fn memory(sharers: u32) -> Result<u64, GgufError> {
+    let mut system = sysinfo::System::new().map_err(|error| GgufError::Memory(error.to_string()))?;
+    system.refresh_memory();
+    let machine = system.available_memory();
+    let available = match system.cgroup_limits() {
+        Some(group) if group.total_memory > 0 => machine.min(group.free_memory),
+        _ => machine,
+    };
+    Ok((available as f64 * MEMORY_SHARE / f64::from(sharers.max(1))) as u64)
+}
