@@ -26,7 +26,7 @@ async fn a_model_is_loaded_asked_unloaded_and_gone_and_the_node_stops() {
     let node = Node::start_with("").await;
     assert_eq!(node.ask("What is 3 + 4?", json!({})).await.status(), 404);
 
-    let (code, stdout, stderr) = node.manage("load mesh-tiny").await;
+    let (code, stdout, stderr) = node.manage("load mesh-tiny --mlx").await;
     assert_eq!((code, stdout.as_str()), (Some(0), "mesh-tiny answers\n"), "{stderr}");
     let answer: Value = node.ask("What is 3 + 4?", json!({ "temperature": 0 })).await.json().await.unwrap();
     assert_eq!(answer["choices"][0]["message"]["content"], "3 + 4 = 7.");
@@ -47,7 +47,7 @@ async fn a_model_is_loaded_asked_unloaded_and_gone_and_the_node_stops() {
     let (code, _, stderr) = node.manage("unload mesh-tiny").await;
     assert_eq!((code, stderr.as_str()), (Some(1), "mesh-llm: mesh-tiny is not in memory\n"));
 
-    let (code, json, _) = node.manage("load mesh-tiny --json").await;
+    let (code, json, _) = node.manage("load mesh-tiny --mlx --json").await;
     assert_eq!(code, Some(0));
     assert_eq!(serde_json::from_str::<Value>(&json).unwrap()["state"], "ready");
     assert_eq!(node.ask("Hello", json!({})).await.status(), 200);

@@ -3,10 +3,13 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests; what they measure is worth reading")]
 
+#[path = "common/llama.rs"]
+mod llama;
 mod mesh_support;
 
 use std::time::{Duration, Instant};
 
+use llama::gguf_tiny;
 use mesh_support::*;
 use serde_json::json;
 use tokio::time::sleep;
@@ -42,10 +45,14 @@ async fn every_model_answers_at_every_door_and_the_header_tells_who() {
     }
 }
 
-/// Two hosts and a door: what one of them says while it is killed is what an undisturbed one says.
 async fn outlives(signal: &str, greedy: bool, rounds: u32) {
+    outlives_of(TINY, signal, greedy, rounds).await;
+}
+
+/// Two hosts and a door: what one of them says while it is killed is what an undisturbed one says.
+async fn outlives_of(model: &str, signal: &str, greedy: bool, rounds: u32) {
     let farm = Farm::new();
-    let mut hosts = vec![farm.found("a", TINY).await, farm.join("b", TINY).await];
+    let mut hosts = vec![farm.found("a", model).await, farm.join("b", model).await];
     let door = farm.join("door", "client").await;
     let body = long_chat(600, (!greedy).then_some(42));
     let mut pauses = Vec::new();
@@ -113,6 +120,14 @@ async fn a_stream_outlives_its_host_interrupted_and_the_host_ends_well() {
 #[tokio::test]
 async fn a_stream_outlives_its_host_hung() {
     outlives("STOP", false, rounds(2)).await;
+}
+
+#[tokio::test]
+async fn streams_of_a_gguf_model_outlive_their_host_killed_and_interrupted() {
+    let Some(tiny) = gguf_tiny() else { return };
+    outlives_of(&tiny, "KILL", true, rounds(2)).await;
+    outlives_of(&tiny, "KILL", false, rounds(2)).await;
+    outlives_of(&tiny, "INT", true, rounds(1)).await;
 }
 
 #[tokio::test]

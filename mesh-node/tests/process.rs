@@ -73,10 +73,17 @@ async fn a_taken_port_is_one_line_and_exit_code_1() {
 
 #[tokio::test]
 async fn usage_errors_are_exit_code_2() {
-    for line in ["--model mesh-tiny", "--model mesh-tiny --mlx --join x", "client", "ticket", "--no-such-flag"] {
+    for line in ["--gguf", "--model mesh-tiny --mlx --join x", "client", "ticket", "--no-such-flag"] {
         let (code, stderr) = ended(line).await;
         assert_eq!(code, Some(2), "{line}: {stderr}");
     }
+}
+
+#[tokio::test]
+async fn a_model_of_two_formats_is_refused_with_both() {
+    let (code, stderr) = ended("--model mesh-tiny").await;
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("--mlx") && stderr.contains("--gguf") && stderr.lines().count() == 1, "{stderr}");
 }
 
 #[tokio::test]

@@ -179,6 +179,27 @@ fn tombstones_outlive_everything_but_the_certificate() {
 }
 
 #[test]
+fn who_leads_an_earlier_life_than_one_that_fell_here_is_told_when_it_says_so() {
+    let mut desk = founder();
+    let (me, peer) = (key(1).id(), key(2));
+    let chain = server(&mut desk, &peer);
+    let mut directory = Directory::new(me, Revocations::new(mesh()), 1, Millis(0));
+    directory.handle(Input::LinkUp(peer.id()), at(0));
+    let version = Version { incarnation: DAY.0 + 50, sequence: 3 };
+    let record = Record { version, ..bare(&peer, &chain, 3, at(0)) };
+    directory.handle(Input::Gossip { from: peer.id(), bytes: announce(aged(&record, &peer, 0)) }, at(60));
+    directory.handle(Input::Dead { node: peer.id(), incarnation: version.incarnation }, at(70));
+    while directory.poll_effect().is_some() {}
+    let items = vec![Item { node: peer.id(), version: Version { incarnation: DAY.0, sequence: 9 } }];
+    let frame = SyncFrame::Items { ranges: vec![Range::ALL], items, ext: Ext::default() };
+    directory.handle(Input::Frame { from: peer.id(), bytes: codec::encode(&frame).unwrap() }, at(80));
+    let items = vec![Item { node: peer.id(), version }];
+    let told = SyncFrame::Items { ranges: Vec::new(), items, ext: Ext::default() };
+    let effects: Vec<_> = std::iter::from_fn(|| directory.poll_effect()).collect();
+    assert!(effects.contains(&Effect::Send { to: peer.id(), frame: told }), "{effects:?}");
+}
+
+#[test]
 fn its_own_record_from_outside_is_not_taken_and_a_later_life_is_outrun() {
     let mut desk = founder();
     let (me, peer) = (key(1), key(2).id());
