@@ -57,8 +57,12 @@ impl Loader for Runtimes {
 }
 
 /// By llama-server, in a process of its own.
-fn gguf(job: LoadJob, serving: &ServingOptions, stage: &mut dyn FnMut(&str)) -> Result<Served, LoadError> {
+fn gguf(mut job: LoadJob, serving: &ServingOptions, stage: &mut dyn FnMut(&str)) -> Result<Served, LoadError> {
     let own = std::env::current_exe().map_err(LoadError::NoGuard)?;
+    // No API of this node takes images yet: a projector that merely lies there would take memory for nothing.
+    if let Some(files) = job.files.gguf.as_mut().filter(|_| serving.gguf.mmproj.is_none()) {
+        files.mmproj = None;
+    }
     let beside = recommended(&job.files.dir)?;
     let options = GgufOptions {
         files: job.files,

@@ -435,7 +435,7 @@ fn who_reaches_one_of_the_fallen_tries_the_others_at_once() {
     let mut linked = vec![reached];
     for step in 1..=20 {
         net.tell(me, Input::LinkUp(reached));
-        let next = tries(&mut net, 30_000 + step * 60);
+        let next = tries(&mut net, 30_000 + step * 600);
         assert!(!next.is_empty(), "step {step}");
         reached = next[0];
         assert!(!linked.contains(&reached), "who is linked is not tried");

@@ -105,7 +105,7 @@ fn a_thousand_nodes_agree_through_trouble() {
 }
 
 #[test]
-#[ignore = "more than a quarter of an hour and 20 GB, for release builds; never seen to its end"]
+#[ignore = "many minutes and some 4 GB, for release builds"]
 fn ten_thousand_nodes_agree_through_trouble() {
     large(10_000, 15);
 }

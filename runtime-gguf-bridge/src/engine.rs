@@ -4,7 +4,7 @@ use std::{
     fmt,
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering::SeqCst},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -32,7 +32,7 @@ use crate::{
     chunk::Fragments,
     plan::{self, Machine, Wishes},
     run::Run,
-    server::{self, CallError, Device, Server, ServerOptions},
+    server::{self, BridgeError, CallError, Device, Server, ServerOptions},
     vocabulary,
 };
 
@@ -43,6 +43,9 @@ const EVENT_BUFFER: usize = 64;
 const TOKENIZED_AT_ONCE: usize = 8;
 /// How long tokenising may take. A prompt of 32 MiB takes seconds. (guess)
 const TOKENIZE: Duration = Duration::from_secs(60);
+/// Between two starts of a child that was given up. Unit: time; 1 min, a guess: long enough to cost nothing, short enough
+/// for a person who has just mended what was wrong.
+const REVIVE_EVERY: Duration = Duration::from_secs(60);
 /// Share of the machine's memory that models may take unasked. As the MLX engine's.
 const MEMORY_SHARE: f64 = 0.8;
 
@@ -57,6 +60,8 @@ pub(crate) struct Shared {
     kv_bytes_per_token: u64,
     running: AtomicU32,
     kv_tokens: AtomicU64,
+    /// When a child that had been given up was last started again.
+    revived: Mutex<Option<Instant>>,
 }
 
 /// A request that is computed, while this lives.
@@ -73,6 +78,28 @@ impl Shared {
         Running { shared: self.clone(), tokens: u64::from(tokens) }
     }
 
+    /// Waits until the child answers. One that was given up, after crash upon crash, gets another chance when somebody
+    /// asks for it, now and then.
+    pub(crate) async fn ready(&self) -> Result<(), BridgeError> {
+        match self.server.ready().await {
+            Err(BridgeError::Failed { .. }) if self.may_revive() => {
+                tracing::info!("a request came for a llama-server that was given up: it is started again");
+                self.server.revive().await;
+                self.server.ready().await
+            }
+            decided => decided,
+        }
+    }
+
+    fn may_revive(&self) -> bool {
+        let mut revived = self.revived.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = revived.is_none_or(|at| at.elapsed() >= REVIVE_EVERY);
+        if due {
+            *revived = Some(Instant::now());
+        }
+        due
+    }
+
     fn publish(&self) {
         self.house.publish_counts(self.running.load(SeqCst), 0);
         self.house.publish_memory(self.kv_tokens.load(SeqCst).saturating_mul(self.kv_bytes_per_token), 0);
@@ -81,7 +108,7 @@ impl Shared {
     async fn tokenize(&self, text: &str, specials: bool) -> Result<Vec<TokenId>, GenerateError> {
         let engine = |error: CallError| GenerateError::Engine(format!("llama-server did not tokenise: {error}"));
         let _turn = self.tokenizing.acquire().await.map_err(|_| GenerateError::ShuttingDown)?;
-        self.server.ready().await.map_err(|error| GenerateError::Engine(error.to_string()))?;
+        self.ready().await.map_err(|error| GenerateError::Engine(error.to_string()))?;
         let body = json!({"content": text, "add_special": specials, "parse_special": true});
         let answer = self.server.call("/tokenize", &body, TOKENIZE).await.map_err(engine)?;
         let ids = answer["tokens"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -236,6 +263,7 @@ pub(crate) async fn start(options: GgufOptions, stage: &mut dyn FnMut(&str)) -> 
         kv_bytes_per_token: plan.kv_bytes_per_token,
         running: AtomicU32::new(0),
         kv_tokens: AtomicU64::new(0),
+        revived: Mutex::default(),
     };
     let engine = GgufEngine { descriptor, shared: Arc::new(shared) };
     Ok(Started { engine, recommended, slots: plan.slots })

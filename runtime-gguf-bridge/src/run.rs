@@ -105,7 +105,7 @@ impl Run {
         let mut tries = 0;
         let ended = loop {
             let ready = tokio::select! {
-                ready = self.shared.server.ready() => ready,
+                ready = self.shared.ready() => ready,
                 () = self.events.closed() => break Ended::Gone,
             };
             if let Err(error) = ready {

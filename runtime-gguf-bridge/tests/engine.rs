@@ -338,3 +338,15 @@ async fn keys_and_values_of_fewer_bits_take_less_memory() {
     };
     assert!(bytes(&narrow).await < bytes(&wide).await);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_draft_model_changes_no_answer() {
+    let Some(options) = options() else { return };
+    let alone = serve(options.clone()).await;
+    let drafted = serve(GgufOptions { draft: Some(folder().join("mesh-tiny.Q4_1.gguf")), ..options }).await;
+    for prompt in ["What is 7 + 5?", "Tell me a story about a fox.", "What is the capital of France?"] {
+        let (one, other) = (answer(&alone, ask(prompt)).await.unwrap(), answer(&drafted, ask(prompt)).await.unwrap());
+        assert_eq!((one.content, one.tokens, one.reason), (other.content, other.tokens, other.reason), "{prompt}");
+        assert_eq!(one.usage.completion_tokens, other.usage.completion_tokens);
+    }
+}

@@ -39,7 +39,7 @@ pub(super) struct GgufArgs {
     /// A smaller model of the same vocabulary that guesses ahead
     #[arg(long, value_name = "GGUF_FILE")]
     draft: Option<PathBuf>,
-    /// The model's projector for images [default: the one in the model's folder]
+    /// Load this projector for images beside the model; no API of this version takes images yet
     #[arg(long, value_name = "GGUF_FILE")]
     mmproj: Option<PathBuf>,
     /// Hand this on to llama-server, e.g. --llama-arg=--rope-scaling --llama-arg=yarn; repeat for more
