@@ -312,7 +312,7 @@ async fn a_name_leads_to_the_shelf_first_and_then_to_this_machine() {
     assert!(matches!(world.shelf.name(world.tiny()).await, Err(ShelfError::SameName(_))));
     let moved = world.cache.path().join("a");
     std::fs::rename(dir, &moved).unwrap();
-    let same = world.shelf.find(moved.to_str().unwrap(), None).await.unwrap_err();
+    let same = world.shelf.find(moved.to_str().unwrap(), Some(Format::Mlx)).await.unwrap_err();
     assert!(same.to_string().contains("two models would be called a"), "{same}");
     let nothing = world.shelf.find("nothing", None).await.unwrap_err();
     assert!(nothing.to_string().contains("no model called nothing"), "{nothing}");

@@ -146,3 +146,7 @@ pub(crate) fn recommended(header: &Header) -> Option<Sampling> {
         ..Sampling::default()
     })
 }
+
+#[cfg(test)]
+#[path = "vocabulary_tests.rs"]
+mod tests;
