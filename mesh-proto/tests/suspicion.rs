@@ -470,6 +470,32 @@ fn everybody_is_watched_by_five_in_a_big_mesh_and_by_all_in_a_small_one() {
     assert!(watchers.len() == 300 && watchers.values().all(|count| *count == WATCHERS));
 }
 
+#[test]
+fn a_watchlist_is_what_watching_says_however_members_came_and_went() {
+    let me = key(0).id();
+    let all: Vec<NodeId> = (1..120u64).map(|n| key(n).id()).collect();
+    let (mut list, mut members, mut watched_now) = (Watchlist::new(&me), BTreeSet::from([me]), BTreeSet::new());
+    let mut dice = 7u64;
+    for step in 0..2_000 {
+        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let node = all[(dice >> 33) as usize % all.len()];
+        // More come than go, then more go than come: across the border between both manners, twice.
+        let change = if (dice >> 20) % 4 < if step < 1_000 { 3 } else { 1 } {
+            members.insert(node);
+            list.came(node)
+        } else {
+            members.remove(&node);
+            watched_now.remove(&node);
+            list.went(&node)
+        };
+        assert!(change.forget.iter().all(|node| watched_now.remove(node)), "only who was watched is forgotten");
+        assert!(change.watch.iter().all(|node| watched_now.insert(*node)), "nobody is watched twice");
+        assert_eq!(watched_now, watched(&me, &members), "step {step}, {} members", members.len());
+        assert!(all.iter().all(|node| list.watches(node) == watched_now.contains(node)));
+    }
+    assert_eq!(list.came(me), Rewatch::default(), "nobody watches himself");
+}
+
 fn any_input() -> impl Strategy<Value = Input> {
     let node = || (0u8..6).prop_map(id);
     let life = || LIFE..LIFE + 3;

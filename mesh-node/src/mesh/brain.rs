@@ -16,7 +16,7 @@ use mesh_proto::{
     placement::{self, HostView, ModelKey, Placement},
     record::{ModelState, Record, Version, announce_every},
     routing::Candidate,
-    suspicion::{self, Death, FULL_WATCH, Health, ProbeFrame, Suspicion, watched},
+    suspicion::{self, Death, Health, ProbeFrame, Rewatch, Suspicion, Watchlist},
     time::Millis,
 };
 use tokio::sync::{mpsc, watch};
@@ -72,6 +72,7 @@ pub(crate) struct Brain {
     pub(super) placement: Placement,
     pub(super) meter: DemandMeter,
     pub(super) demand: DemandView,
+    watchlist: Watchlist,
     pub(super) version: Version,
     pub(super) next_record: Millis,
     pub(super) last_record: Millis,
@@ -112,6 +113,7 @@ impl Brain {
             placement: Placement::new(me, now.local),
             meter: DemandMeter::default(),
             demand: DemandView::default(),
+            watchlist: Watchlist::new(&me),
             version: Version { incarnation, sequence: 0 },
             next_record: now.local,
             last_record: Millis(0),
@@ -310,6 +312,8 @@ impl Brain {
                 self.demand.forget(node);
                 let now = clock::local();
                 self.placement.handle(placement::Input::Gone(node), now);
+                let change = self.watchlist.went(&node);
+                self.rewatch(change, now);
                 if matches!(why, Gone::Expired | Gone::Revoked) {
                     self.lives.remove(&node);
                     self.suspicion.handle(suspicion::Input::Forget(node), now);
@@ -428,7 +432,8 @@ impl Brain {
         let incarnation = record.version.incarnation;
         self.lives.entry(node).or_insert(incarnation);
         let before = self.records.insert(node, record.clone());
-        if before.is_none() {
+        let new = before.is_none();
+        if new {
             tracing::info!(node = %node.short(), models = record.models.len(), "a node is here");
         }
         if before.as_ref().is_none_or(|before| before.contact != record.contact) {
@@ -441,20 +446,28 @@ impl Brain {
             let (fast, contact) = (self.parts.fast.clone(), record.contact.clone());
             tokio::spawn(async move { fast.replug(&contact).await });
         }
-        let said = match self.watches(&node) {
+        if new {
+            let change = self.watchlist.came(node);
+            self.rewatch(change, now.local);
+        }
+        let said = match self.watchlist.watches(&node) {
             true => suspicion::Input::Watch { node, incarnation },
             false => suspicion::Input::Said { node, incarnation },
         };
         self.suspicion.handle(said, now.local);
     }
 
-    /// Everybody in a small mesh, some in a large one.
-    fn watches(&self, node: &NodeId) -> bool {
-        if self.records.len() < FULL_WATCH {
-            return true;
+    /// Everybody is watched in a small mesh, some in a large one: who that is changes with the members.
+    fn rewatch(&mut self, change: Rewatch, now: Millis) {
+        for node in change.forget {
+            self.suspicion.handle(suspicion::Input::Forget(node), now);
         }
-        let members: BTreeSet<NodeId> = self.records.keys().copied().chain([self.me]).collect();
-        watched(&self.me, &members).contains(node)
+        for node in change.watch {
+            if let Some(record) = self.records.get(&node) {
+                let incarnation = record.version.incarnation;
+                self.suspicion.handle(suspicion::Input::Watch { node, incarnation }, now);
+            }
+        }
     }
 
     fn chores(&mut self, now: Millis) {

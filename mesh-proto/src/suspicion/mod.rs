@@ -37,4 +37,4 @@ pub use config::Config;
 pub use frame::ProbeFrame;
 pub use machine::{Effect, Input, Suspicion};
 pub use peer::{Death, Doubt, Health};
-pub use watch::{FULL_WATCH, WATCHERS, watched};
+pub use watch::{FULL_WATCH, Rewatch, WATCHERS, Watchlist, watched};
