@@ -9,8 +9,8 @@ use thiserror::Error;
 pub enum CatalogError {
     /// Neither bundled nor on disk.
     #[error(
-        "no model called {name} is on this machine (downloads come later): give a model that you have with \
-         --mlx-file DIR or --gguf-file FILE, or try the bundled {}",
+        "no model called {name} is on this machine or in the catalog: write a repository of the hub as ORG/NAME, give a \
+         model that you have with --mlx-file DIR or --gguf-file FILE, or try the bundled {}",
         bundled.join(", ")
     )]
     UnknownName {
@@ -86,6 +86,39 @@ pub enum CatalogError {
         /// Why.
         cause: io::Error,
     },
+    /// A model that the hub has and MLX cannot compute.
+    #[error(
+        "{repo}: MLX cannot serve the family {family:?}, so nothing was downloaded (it serves {}); a GGUF version of the \
+         model, if there is one, works with --gguf",
+        families.join(", ")
+    )]
+    Family {
+        /// The repository.
+        repo: String,
+        /// What its `config.json` says.
+        family: String,
+        /// What would have worked.
+        families: Vec<String>,
+    },
+    /// What was typed is no name.
+    #[error(transparent)]
+    Reference(#[from] crate::reference::ReferenceError),
+    /// The repository has no one model that was meant.
+    #[error(transparent)]
+    Pick(#[from] crate::reference::PickError),
+    /// A catalog entry in another format than was asked for.
+    #[error("{id} is a {own} model, and --{asked} was given: leave --{asked} out, or name another model")]
+    OtherFormat {
+        /// The entry.
+        id: String,
+        /// Its format.
+        own: &'static str,
+        /// What was asked for.
+        asked: &'static str,
+    },
+    /// The hub, or its cache.
+    #[error(transparent)]
+    Hub(#[from] crate::hub::HubError),
     /// The bundled model cannot be laid out.
     #[error("cannot lay out the bundled model in {}: {cause} (MESH_LLM_CACHE names another folder)", path.display())]
     Cache {

@@ -79,14 +79,14 @@ fn of_gguf(files: &GgufFiles) -> Result<ModelFacts, CatalogError> {
     })
 }
 
-fn config(dir: &Path) -> Result<Map<String, Value>, CatalogError> {
+pub(crate) fn config(dir: &Path) -> Result<Map<String, Value>, CatalogError> {
     let path = dir.join("config.json");
     let text = fs::read(&path).map_err(|cause| CatalogError::Io { path: path.clone(), cause })?;
     serde_json::from_slice(&text).map_err(|error| damaged(&path, format!("not valid JSON: {error}")))
 }
 
 /// Of the model, or of the text half of one that also sees.
-fn number(config: &Map<String, Value>, name: &str) -> Option<u64> {
+pub(crate) fn number(config: &Map<String, Value>, name: &str) -> Option<u64> {
     let nested = || config.get("text_config").and_then(|text| text.get(name));
     config.get(name).or_else(nested).and_then(Value::as_u64)
 }

@@ -1,7 +1,7 @@
 //! From the name someone typed to model files on disk; must not know engines, the mesh, or the environment.
 //!
-//! Two kinds of names work today: the model that lies in the binary, and paths. Names of repositories that have
-//! to be downloaded join them here.
+//! [`resolve`] finds what is on this machine: the model that lies in the binary, and paths. [`fetch`] finds the rest on the
+//! hub: entries of the catalog and repositories.
 //!
 //! ```
 //! # let cache = std::env::temp_dir().join(format!("catalog-doc-{}", std::process::id()));
@@ -10,21 +10,28 @@
 //! ```
 
 mod bundled;
+mod entries;
 mod error;
 mod facts;
+pub mod fit;
 pub mod gguf;
 mod gguf_files;
+pub mod hub;
 mod identity;
 mod local;
+mod lookup;
+pub mod reference;
 mod weights;
 
 use std::path::{Path, PathBuf};
 
 use mesh_proto::ModelId;
 
+pub use entries::{Attention, Capability, Entry, entries, entry};
 pub use error::CatalogError;
 pub use facts::{ModelFacts, facts};
 pub use identity::content;
+pub use lookup::{HubModel, fetch, on_hub};
 
 /// A model whose files lie on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,11 +6,13 @@
 //! [`cli::Config`] and ends it.
 
 pub mod api;
+mod arrivals;
 pub mod cli;
 mod load;
 pub mod local;
 pub mod manage;
 pub mod mesh;
+pub mod models;
 pub mod node;
 pub mod router;
 pub mod server;

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use catalog::{CatalogError, Format, ModelFiles};
+use catalog::{CatalogError, Format};
 use mesh_proto::{ModelId, identity::MemberRole};
 use thiserror::Error;
 use tokio::{
@@ -19,6 +19,7 @@ use tokio::{
 
 use crate::{
     api,
+    arrivals::{self, Named},
     cli::{Console, ModelSource, Serving, say},
     local::LocalEngines,
     manage::{self, Desk, MeshControl, Token, TokenError},
@@ -73,6 +74,9 @@ pub enum NodeError {
         /// Why.
         message: String,
     },
+    /// A model did not come; says itself which.
+    #[error("{0}")]
+    Fetch(String),
     /// The mesh.
     #[error(transparent)]
     Mesh(#[from] MeshError),
@@ -124,13 +128,20 @@ pub async fn serve(serving: Serving) -> Result<(), NodeError> {
     // First what is quick to fail: nobody wants to read 20 GiB to learn that a port is taken or a name misspelt.
     let bound = server::bind(wanted).map_err(listen_error)?;
     let console = console(&serving)?;
-    let found = find(&serving)?;
+    let found = arrivals::find(&serving)?;
     let locals = LocalEngines::default();
     let shelf = Shelf::new(locals.clone(), ServingOptions::from(&serving));
-    let mut names = Vec::new();
-    for files in found {
-        names.push(files.id.clone());
-        shelf.name(files).await?;
+    let mut names: Vec<ModelId> = found.iter().map(Named::id).collect();
+    let mut coming = Vec::new();
+    for (at, named) in found.into_iter().enumerate() {
+        let placeholder = named.placeholder();
+        match named {
+            Named::Here(files) => shelf.name(files).await?,
+            Named::Coming { .. } if !locals.add(placeholder) => {
+                return Err(ShelfError::SameName(named.id()).into());
+            }
+            Named::Coming { name, model } => coming.push((at, name, model)),
+        }
     }
     // Clients get in now, and are told what is on its way.
     let listener = bound.listen().map_err(listen_error)?;
@@ -152,9 +163,19 @@ pub async fn serve(serving: Serving) -> Result<(), NodeError> {
     announce(&serving, address, &url, &names);
     let mut asked = node.stopping.subscribe();
     let loads = async {
-        for name in &names {
-            let failed = |message| NodeError::Load { model: name.clone(), message };
-            shelf.load(name).await.map_err(failed)?;
+        // What is here first: it need not wait for the network.
+        let here = |at: &usize| coming.iter().all(|(later, ..)| later != at);
+        for at in (0..names.len()).filter(here) {
+            let failed = |message| NodeError::Load { model: names[at].clone(), message };
+            shelf.load(&names[at]).await.map_err(failed)?;
+        }
+        for (at, name, model) in coming {
+            let files = arrivals::fetch(&name, &model, serving.hub.as_ref()).await.map_err(NodeError::Fetch)?;
+            shelf.locals().remove(&names[at]);
+            names[at] = files.id.clone();
+            shelf.name(files).await?;
+            let failed = |message| NodeError::Load { model: names[at].clone(), message };
+            shelf.load(&names[at]).await.map_err(failed)?;
         }
         welcome(&serving, &url, &names);
         std::future::pending::<Result<(), NodeError>>().await
@@ -198,18 +219,6 @@ async fn offer_bundled(shelf: Shelf, cache: std::path::PathBuf) {
             tracing::warn!(%error, name, "the bundled model cannot be taken over from others");
         }
     }
-}
-
-/// The models' files.
-fn find(serving: &Serving) -> Result<Vec<ModelFiles>, NodeError> {
-    let mmproj = serving.gguf.mmproj.as_deref();
-    let find = |source: &ModelSource| match source {
-        ModelSource::Named(name, Some(Format::Mlx)) => catalog::resolve(name, &serving.cache, Some(Format::Mlx), None),
-        ModelSource::Named(name, format) => catalog::resolve(name, &serving.cache, *format, mmproj),
-        ModelSource::MlxFile(path) => catalog::open(path),
-        ModelSource::GgufFile(path) => catalog::open_gguf(path, mmproj),
-    };
-    serving.models.iter().map(|source| Ok(find(source)?)).collect()
 }
 
 /// The management API's listener and token. Without them a node goes on, unless they were asked for.

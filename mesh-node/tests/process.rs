@@ -30,7 +30,7 @@ async fn what_cannot_be_served_is_one_line_and_exit_code_1() {
     for (line, said) in [
         (format!("--mlx-file {empty}"), "no config.json in this folder"),
         (format!("--mlx-file {empty}/nothing"), "no such file or folder"),
-        ("--model some-org/some-model --mlx".into(), "downloads come later"),
+        ("--model no-such-model --mlx".into(), "no model called no-such-model"),
         ("--model mesh-tiny --model mesh-tiny --mlx".into(), "two models would be called mesh-tiny"),
         (format!("--port 0 --mlx-file {}", broken.display()), "config.json: not valid JSON"),
         ("--model mesh-tiny --mlx --host 192.0.2.1".into(), "cannot listen on 192.0.2.1:9337"),

@@ -46,6 +46,11 @@ use mesh_proto::{ModelDescriptor, ModelId};
 pub use error::MlxError;
 use load::{LoadOptions, Loaded};
 
+/// Every `model_type` of a `config.json` that this engine computes.
+pub fn families() -> Vec<&'static str> {
+    families::names()
+}
+
 /// What to serve, and how much of the machine to take for it.
 #[derive(Clone, Debug)]
 pub struct MlxOptions {

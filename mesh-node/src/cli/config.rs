@@ -5,15 +5,16 @@ use std::{
     path::PathBuf,
 };
 
-use catalog::Format;
+use catalog::{Format, hub::HubConfig};
 use clap::{CommandFactory, ValueEnum, error::ErrorKind};
 use mesh_proto::{identity::MemberRole, routing::AttemptConfig};
 
 use super::{
-    CONSOLE_PORT, Environment, GgufServing, Manage, MeshOptions, Typed,
+    CONSOLE_PORT, Environment, GgufServing, Manage, MeshOptions, Models, Typed,
     gguf::GgufArgs,
     manage::state,
     mesh::{self, Beside},
+    models::folder,
     timeouts,
     typed::{ClientArgs, DoorArgs, ServeArgs, Verb},
 };
@@ -35,6 +36,8 @@ pub enum Command {
     Serve(Box<Serving>),
     /// Have a word with one.
     Manage(Manage),
+    /// Say what models there are.
+    Models(Models),
 }
 
 /// How to log.
@@ -81,6 +84,8 @@ pub struct Serving {
     pub parallel: u32,
     /// Most bytes of memory, for each model.
     pub max_memory: Option<u64>,
+    /// Where models are downloaded from, and to; `None`: there is no folder for them.
+    pub hub: Option<HubConfig>,
     /// What GGUF models are served with.
     pub gguf: GgufServing,
 }
@@ -155,6 +160,9 @@ impl Config {
             Some(Verb::Manage(verb)) => {
                 return Ok(Self { logging, command: Command::Manage(verb.meant(environment.state)?) });
             }
+            Some(Verb::Models(verb)) => {
+                return Ok(Self { logging, command: Command::Models(verb.meant(environment.cache)?) });
+            }
             Some(Verb::Client(args)) => (client(*args), MemberRole::Client),
             Some(Verb::Serve(args)) => (*args, MemberRole::Serve),
             None => (typed.serve, MemberRole::Serve),
@@ -172,6 +180,7 @@ fn client(args: ClientArgs) -> ServeArgs {
         gguf: false,
         mlx_files: Vec::new(),
         gguf_files: Vec::new(),
+        offline: false,
         ctx_size: None,
         parallel: 1,
         max_memory: None,
@@ -193,9 +202,7 @@ fn serving(args: ServeArgs, role: MemberRole, environment: Environment) -> Resul
             "--gguf needs --model NAME (--gguf-file goes without it)",
         ));
     }
-    let cache = environment.cache.ok_or_else(|| {
-        usage(ErrorKind::MissingRequiredArgument, "there is no home folder: set MESH_LLM_CACHE to a folder for files")
-    })?;
+    let cache = folder(environment.cache)?;
     let DoorArgs { port, host, api_keys, console, no_console, state: folder, .. } = args.door;
     let keys = if api_keys.is_empty() {
         let key = environment.api_key.map(|key| text("MESH_LLM_API_KEY", key)).transpose()?;
@@ -244,6 +251,7 @@ fn serving(args: ServeArgs, role: MemberRole, environment: Environment) -> Resul
         context_tokens: args.ctx_size,
         parallel: args.parallel,
         max_memory: args.max_memory.map(|size| size.as_u64()),
+        hub: environment.hub.meant(args.offline),
         gguf,
     })
 }

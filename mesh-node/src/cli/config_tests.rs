@@ -24,7 +24,7 @@ fn serving_in(line: &str, environment: Environment) -> Result<Serving, String> {
     let words: Vec<&str> = line.split_whitespace().collect();
     match config(&words, environment)?.command {
         Command::Serve(serving) => Ok(*serving),
-        Command::Manage(_) => Err("manages".into()),
+        _ => Err("does not serve".into()),
     }
 }
 
@@ -174,7 +174,7 @@ fn what_does_not_fit_together_or_does_not_work_yet_is_an_error() {
         ("--model x --mlx --port 70000", "--port"),
         ("--model x --mlx --max-memory lots", "--max-memory"),
         ("--model x --mlx --log-format xml", "--log-format"),
-        ("models list", "models"),
+        ("bench", "bench"),
         ("--console 70000", "--console"),
         ("--console 1 --no-console", "--no-console"),
         ("--ticket-file t", "--mesh-name"),

@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::hub::HubEnvironment;
+
 /// What the environment says, read once at the start. Empty variables are as good as none.
 #[derive(Clone, Default)]
 pub struct Environment {
@@ -19,6 +21,8 @@ pub struct Environment {
     pub(super) cache: Option<PathBuf>,
     /// Where files lie that must not be lost; `None` where there is no home.
     pub(super) state: Option<PathBuf>,
+    /// `HF_HOME` and its kin.
+    pub(super) hub: HubEnvironment,
 }
 
 impl Environment {
@@ -42,6 +46,7 @@ impl Environment {
             log: var("MESH_LLM_LOG").or_else(|| var("RUST_LOG")),
             cache: folder("MESH_LLM_CACHE", "XDG_CACHE_HOME", ".cache"),
             state: folder("MESH_LLM_STATE", "XDG_STATE_HOME", ".local/state"),
+            hub: HubEnvironment::of(var),
         }
     }
 }

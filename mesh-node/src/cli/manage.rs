@@ -250,7 +250,7 @@ mod tests {
         let environment = Environment { state: Some("/state".into()), ..Environment::default() };
         match Config::from(typed, environment).map_err(|e| e.to_string())?.command {
             Command::Manage(manage) => Ok(manage),
-            Command::Serve(_) => Err("serves".into()),
+            _ => Err("does not manage".into()),
         }
     }
 

@@ -3,9 +3,11 @@
 mod config;
 mod env;
 mod gguf;
+mod hub;
 mod log;
 mod manage;
 mod mesh;
+mod models;
 pub mod say;
 mod timeouts;
 mod typed;
@@ -16,4 +18,5 @@ pub use gguf::GgufServing;
 pub use log::start as start_log;
 pub use manage::{Ask, CONSOLE_PORT, Manage, TicketTerms};
 pub use mesh::{MeshOptions, Relay, Way};
+pub use models::{Choice, Models, ModelsAsk};
 pub use typed::Typed;

@@ -10,7 +10,7 @@ use std::{
 use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, builder::NonEmptyStringValueParser};
 
-use super::{LogFormat, gguf::GgufArgs, manage::ManageVerb};
+use super::{LogFormat, gguf::GgufArgs, manage::ManageVerb, models::ModelsVerb};
 
 /// One LLM endpoint out of several machines: OpenAI's API, models computed by MLX in this process or by llama-server.
 #[derive(Parser)]
@@ -30,13 +30,15 @@ const EXAMPLES: &str = "Examples:
   mesh-llm --mesh-name home --ticket-file t        found a mesh, and write a ticket for it to t
   mesh-llm --model mesh-tiny --mlx --join-file t   join it, from another machine
   mesh-llm client --join-file t                    no model here, all of the mesh's
+  mesh-llm models list --fits                      what this machine has the memory for
 
 A ticket is a password. Typed after --join, it shows in the process list and in the shell's history; --join-file and \
 MESH_LLM_JOIN keep it out of both.
 
 Environment: MESH_LLM_API_KEY (as --api-key), MESH_LLM_JOIN (as --join), MESH_LLM_STATE (as --state), MESH_LLM_LOG or \
 RUST_LOG (what is logged, e.g. debug), MESH_LLM_CACHE (files that can be made again; default: mesh-llm in \
-XDG_CACHE_HOME or ~/.cache)";
+XDG_CACHE_HOME or ~/.cache), HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_TOKEN_PATH, HF_ENDPOINT, HF_HUB_OFFLINE (downloads: as the \
+hub's own tools)";
 
 #[derive(Subcommand)]
 pub(super) enum Verb {
@@ -44,13 +46,17 @@ pub(super) enum Verb {
     Serve(Box<ServeArgs>),
     /// Join a mesh without models of one's own: the local port is a door to it
     Client(Box<ClientArgs>),
+    /// Models: what there is, and what of it fits this machine
+    #[command(subcommand)]
+    Models(ModelsVerb),
     #[command(flatten)]
     Manage(ManageVerb),
 }
 
 #[derive(Args)]
 pub(super) struct ServeArgs {
-    /// Serve this model: mesh-tiny, or a folder; repeat for more
+    /// Serve this model: mesh-tiny, a name of `models list`, ORG/NAME[@REVISION][:QUANT] of the hub, or a folder; repeat for
+    /// more. What is not here is downloaded
     #[arg(long = "model", value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub(super) models: Vec<String>,
     /// Compute the models named with --model by MLX, in this process
@@ -65,6 +71,9 @@ pub(super) struct ServeArgs {
     /// Serve the GGUF model in this file, or in this folder; of one in parts, the first; repeat for more
     #[arg(long = "gguf-file", value_name = "FILE")]
     pub(super) gguf_files: Vec<PathBuf>,
+    /// Ask no hub: serve what is on this machine (also HF_HUB_OFFLINE)
+    #[arg(long)]
+    pub(super) offline: bool,
     /// Most tokens of prompt and answer together [default: what the model was made for]
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) ctx_size: Option<u32>,

@@ -38,6 +38,11 @@ impl Home {
         for name in ["MESH_LLM_API_KEY", "MESH_LLM_JOIN", "MESH_LLM_LOG", "RUST_LOG"] {
             command.env_remove(name);
         }
+        // No test asks the hub that everybody means.
+        command.env("HF_ENDPOINT", "http://127.0.0.1:9").env("HF_HOME", self.0.path().join("hf"));
+        for name in ["HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HF_HUB_OFFLINE"] {
+            command.env_remove(name);
+        }
         command.env("MESH_LLM_CACHE", self.0.path().join("cache")).env("MESH_LLM_STATE", self.state());
         command
     }
@@ -80,9 +85,14 @@ impl Node {
     }
 
     pub async fn start_with(flags: &str) -> Self {
-        let home = Home::new();
+        Self::start_in(Home::new(), flags, &[]).await
+    }
+
+    pub async fn start_in(home: Home, flags: &str, variables: &[(&str, &str)]) -> Self {
         let line = format!("serve --port 0 --console 0 {flags}");
-        let mut child = home.command(&line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut command = home.command(&line);
+        command.envs(variables.iter().copied());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut notes = BufReader::new(child.stderr.take().unwrap()).lines();
         let mut said = Vec::new();

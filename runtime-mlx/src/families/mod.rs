@@ -50,11 +50,15 @@ pub(crate) const FAMILIES: &[Family] = &[
     Family { names: &["qwen3"], load: qwen3::load },
 ];
 
+/// Every `model_type` that is served.
+pub(crate) fn names() -> Vec<&'static str> {
+    FAMILIES.iter().flat_map(|family| family.names).copied().collect()
+}
+
 /// Finds a configuration's family.
 pub(crate) fn find(model_type: &str) -> std::result::Result<&'static Family, MlxError> {
     FAMILIES.iter().find(|family| family.names.contains(&model_type)).ok_or_else(|| {
-        let known: Vec<&str> = FAMILIES.iter().flat_map(|family| family.names).copied().collect();
-        MlxError::Config(format!("`model_type` is `{model_type}`; this version serves {}", known.join(", ")))
+        MlxError::Config(format!("`model_type` is `{model_type}`; this version serves {}", names().join(", ")))
     })
 }
 

@@ -1,0 +1,8 @@
+//! `catalog::hub` against a hub of ours that misbehaves on demand: what is fetched, how often, and what is left behind.
+#![allow(clippy::unwrap_used, reason = "a test's helpers may fail loudly")]
+
+mod cache;
+mod faults;
+mod fetch;
+mod resume;
+mod support;

@@ -1,0 +1,121 @@
+//! Which engine serves what, and how it parts memory; must not know models by name.
+
+use catalog::{Capability, Entry, Format, fit::Rules};
+
+/// Of the machine's memory, what models may take. Unit: thousandths. Origin: `DEFAULT_SHARE` of `runtime-mlx`,
+/// `MEMORY_SHARE` of `runtime-gguf-bridge`.
+const MACHINE_SHARE: u64 = 800;
+/// Of that, what MLX keeps free to compute in. Unit: thousandths. Origin: `WORKSPACE_SHARE` of `runtime-mlx`.
+const MLX_WORKSPACE: u64 = 100;
+/// Of what weights and workspace leave, what one answer can fill in MLX. Unit: thousandths. Origin: `PREFIX_SHARE` (a
+/// quarter is for ended answers) and `ALLOCATION_FACTOR` (half, since rows grow in powers of two) of `runtime-mlx`.
+const MLX_KV: u64 = 375;
+/// The same of llama-server. Guess: its activations and masks depend on the model, and are below this for the models
+/// that the catalog has.
+const LLAMA_WORKSPACE: u64 = 100;
+/// It allocates the whole of a slot at once, and gives up its cache of prompts where that is what is missing.
+const LLAMA_KV: u64 = 1000;
+
+/// What this build and this machine can compute with.
+#[derive(Clone, Debug)]
+pub(super) struct Engines {
+    pub(super) mlx_families: Vec<&'static str>,
+    /// Whether a llama-server is beside this binary or in `PATH`.
+    pub(super) llama_server: bool,
+}
+
+/// As JSON and tables call it.
+pub(super) fn word(format: Format) -> &'static str {
+    match format {
+        Format::Mlx => "mlx",
+        Format::Gguf => "gguf",
+    }
+}
+
+pub(super) fn rules(format: Format) -> Rules {
+    match format {
+        Format::Mlx => Rules { machine_share: MACHINE_SHARE, workspace_share: MLX_WORKSPACE, kv_share: MLX_KV },
+        Format::Gguf => Rules { machine_share: MACHINE_SHARE, workspace_share: LLAMA_WORKSPACE, kv_share: LLAMA_KV },
+    }
+}
+
+impl Engines {
+    pub(super) fn of_this_machine() -> Self {
+        Self {
+            mlx_families: runtime_mlx::families(),
+            llama_server: runtime_gguf_bridge::find_llama_server(None).is_ok(),
+        }
+    }
+
+    /// Why no engine of this version serves an entry; `None`: one does.
+    pub(super) fn refusal_of(&self, entry: &Entry) -> Option<&'static str> {
+        if !entry.capabilities.contains(&Capability::Chat) {
+            return Some("this version does not serve embeddings yet");
+        }
+        self.refusal(entry.format, &entry.family, &entry.quantization)
+    }
+
+    /// Why no engine of this version serves a model of this family, stored like this; `None`: one does, as far as these
+    /// words tell.
+    pub(super) fn refusal(&self, format: Format, family: &str, quantization: &str) -> Option<&'static str> {
+        match format {
+            // What llama-server knows is llama.cpp's to say; it is asked when the model is loaded.
+            Format::Gguf => None,
+            Format::Mlx if !self.mlx_families.contains(&family) => {
+                Some("MLX does not compute this family yet; as GGUF it runs in llama-server")
+            }
+            Format::Mlx if is_scaled(quantization) => {
+                Some("MLX does not compute weights stored like this yet; as GGUF the model runs in llama-server")
+            }
+            Format::Mlx => None,
+        }
+    }
+
+    /// What is missing on this machine to compute such a model.
+    pub(super) fn missing(&self, format: Format) -> Option<&'static str> {
+        let missing = format == Format::Gguf && !self.llama_server;
+        missing.then_some("no llama-server is beside this binary or in PATH")
+    }
+}
+
+/// Whether weights are small floats with a scale for each block, where the engine knows affine integers only.
+fn is_scaled(quantization: &str) -> bool {
+    let lower = quantization.to_ascii_lowercase();
+    ["mxfp", "nvfp"].iter().any(|word| lower.contains(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_engine_follows_from_the_family_and_the_form() {
+        let engines = Engines::of_this_machine();
+        let served = |id: &str| engines.refusal_of(catalog::entry(id).unwrap()).is_none();
+        for id in ["Qwen3-4B-MLX", "SmolLM2-135M-Instruct-MLX", "Qwen3-4B-GGUF", "gpt-oss-20b-GGUF"] {
+            assert!(served(id), "{id}");
+        }
+        for id in ["Qwen3-30B-A3B-MLX", "gpt-oss-20b-MLX", "Qwen3-Embedding-0.6B-GGUF"] {
+            assert!(!served(id), "{id}");
+        }
+        let refusal = |quantization| engines.refusal(Format::Mlx, "qwen3", quantization);
+        assert!(refusal("4-bit mxfp4, group 32").unwrap().contains("stored like this"));
+        assert_eq!((refusal("4-bit affine, group 64"), refusal("bfloat16")), (None, None));
+    }
+
+    #[test]
+    fn a_missing_llama_server_is_missed_by_gguf_alone() {
+        for (llama_server, missed) in [(true, false), (false, true)] {
+            let engines = Engines { mlx_families: Vec::new(), llama_server };
+            assert_eq!(engines.missing(Format::Gguf).is_some(), missed);
+            assert_eq!(engines.missing(Format::Mlx), None);
+        }
+    }
+
+    #[test]
+    fn every_family_of_the_engine_is_one_of_the_catalogs_words() {
+        for family in runtime_mlx::families() {
+            assert!(catalog::entries().iter().any(|entry| entry.family == family), "{family}");
+        }
+    }
+}

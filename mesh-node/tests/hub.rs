@@ -1,0 +1,144 @@
+//! A model from the hub in one command, against a hub of our own: downloaded with progress, served, and there the next time.
+
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+#[path = "common/binary.rs"]
+mod binary;
+#[path = "common/llama.rs"]
+mod llama;
+
+use std::{path::PathBuf, time::Duration};
+
+use binary::{Home, Node};
+use llama::llama_server;
+use serde_json::{Value, json};
+use test_hub::{Content, Fault, Hub, Repo, Rule, RunningHub};
+use tokio::time::sleep;
+
+/// The bundled model, as somebody's repository: small files in git, weights in LFS.
+fn tiny(name: &str) -> Repo {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../models/mesh-tiny");
+    let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
+    let mut repo = Repo::new(name).file("README.md", "# A model\n");
+    for file in
+        ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja"]
+    {
+        repo = repo.file(file, read(file));
+    }
+    repo.lfs("model.safetensors", Content::file(folder.join("model.safetensors")).unwrap())
+}
+
+fn hub() -> RunningHub {
+    let gguf = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../models/mesh-tiny/mesh-tiny.Q4_1.gguf");
+    let big = Repo::new("org/strange").file("config.json", r#"{"model_type":"nobody-knows"}"#);
+    Hub::new()
+        .repo(tiny("org/tiny"))
+        .repo(Repo::new("org/tiny-GGUF").lfs("tiny-Q4_1.gguf", Content::file(gguf).unwrap()).file("README.md", "x"))
+        .repo(big.lfs("model.safetensors", Content::generated(1, 50_000_000)))
+        .start()
+        .unwrap()
+}
+
+async fn says(node: &Node, model: &str) -> String {
+    let fields = json!({ "temperature": 0, "model": model });
+    let answer: Value = node.ask("What is 3 + 4?", fields).await.json().await.unwrap();
+    answer["choices"][0]["message"]["content"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
+}
+
+#[tokio::test]
+async fn a_repository_is_downloaded_and_served_and_the_next_start_needs_no_network() {
+    let hub = hub();
+    // Slow enough that clients can come meanwhile, and cut once in the middle.
+    hub.rule(Rule::new("model.safetensors", Fault::Cut(700_000)).first(1));
+    let home = Home::new();
+    let endpoint = [("HF_ENDPOINT", hub.url())];
+    let mut node = Node::start_in(home, "--model org/tiny --mlx", &endpoint).await;
+    assert_eq!(node.ready, "  (models: tiny)");
+    assert!(node.said.iter().all(|line| !line.contains("hf_")), "{:?}", node.said);
+    assert_eq!(says(&node, "tiny").await, "3 + 4 = 7.");
+    let size =
+        std::fs::metadata(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/mesh-tiny/model.safetensors")).unwrap();
+    assert_eq!(hub.bytes_sent("model.safetensors"), size.len(), "each byte once, though it was cut");
+    assert_eq!(hub.bytes_sent("README.md"), 0, "nothing that nobody needs");
+    node.child.kill().await.unwrap();
+
+    hub.clear_log();
+    let node = Node::start_in(node.home, "--model org/tiny --mlx --offline", &endpoint).await;
+    assert_eq!(says(&node, "tiny").await, "3 + 4 = 7.");
+    assert_eq!(hub.log().len(), 0, "{:?}", hub.log());
+}
+
+#[tokio::test]
+async fn a_gguf_file_of_a_repository_is_served_by_its_quantisation() {
+    let Some(server) = llama_server() else { return };
+    let hub = hub();
+    let line = format!("--model org/tiny-GGUF:Q4_1 --llama-server {}", server.display());
+    let node = Node::start_in(Home::new(), &line, &[("HF_ENDPOINT", hub.url())]).await;
+    assert_eq!(says(&node, "tiny-Q4_1").await, "3 + 4 = 7.");
+}
+
+#[tokio::test]
+async fn what_mlx_cannot_compute_is_refused_before_anything_large_comes() {
+    let hub = hub();
+    for (model, words) in [
+        ("org/strange --mlx", "nobody-knows"),
+        ("org/nothing --mlx", "org/nothing"),
+        ("org/tiny@v9 --mlx", "v9"),
+        ("org/tiny --gguf", "org/tiny"),
+        ("no-such-name --mlx", "no-such-name"),
+    ] {
+        let home = Home::new();
+        let line = format!("--model {model} --no-console --port 0");
+        let mut command = home.command(&line);
+        let output = command.env("HF_ENDPOINT", hub.url()).output().await.unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{model}: {stderr}");
+        assert!(stderr.lines().last().unwrap().contains(words), "{model}: {stderr}");
+    }
+    assert_eq!(hub.bytes_sent("model.safetensors"), 0);
+}
+
+#[tokio::test]
+async fn a_model_that_comes_is_told_with_progress_and_answers_once_it_is_there() {
+    let hub = Hub::new().repo(tiny("org/tiny")).throttle(Some(250_000)).start().unwrap();
+    let home = Home::new();
+    let mut command = home.command("serve --port 0 --no-console --model org/tiny --mlx");
+    command.env("HF_ENDPOINT", hub.url()).stderr(std::process::Stdio::piped()).stdout(std::process::Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(child.stderr.take().unwrap()));
+    let mut said = Vec::new();
+    let url = loop {
+        let line = lines.next_line().await.unwrap().unwrap();
+        if let Some(rest) = line.strip_prefix("mesh-llm: API at ") {
+            break rest.split(',').next().unwrap().to_owned();
+        }
+        said.push(line);
+    };
+    let body =
+        json!({ "model": "tiny", "messages": [{ "role": "user", "content": "What is 3 + 4?" }], "temperature": 0 });
+    let ask = || reqwest::Client::new().post(format!("{url}/chat/completions")).body(body.to_string()).send();
+    let mut told = false;
+    let answered = tokio::time::timeout(Duration::from_secs(60), async {
+        loop {
+            tokio::select! {
+                Ok(Some(line)) = lines.next_line() => told |= line.contains("downloading") && line.contains('%'),
+                () = sleep(Duration::from_millis(200)) => {}
+            }
+            // Who asks meanwhile waits a while, and is told when to come again.
+            let answer = ask().await.unwrap();
+            if answer.status() == 200 {
+                return answer.json::<Value>().await.unwrap();
+            }
+            assert_eq!(
+                (answer.status().as_u16(), answer.headers().contains_key("retry-after")),
+                (503, true),
+                "{said:?}"
+            );
+        }
+    });
+    let answer = answered.await.unwrap();
+    assert_eq!(answer["choices"][0]["message"]["content"], "3 + 4 = 7.");
+    assert!(told, "progress was told");
+    drop(child);
+}
