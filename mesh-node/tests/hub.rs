@@ -142,3 +142,52 @@ async fn a_model_that_comes_is_told_with_progress_and_answers_once_it_is_there()
     assert!(told, "progress was told");
     drop(child);
 }
+
+#[tokio::test]
+async fn a_model_is_searched_downloaded_listed_verified_and_deleted() {
+    let hub = Hub::new().repo(tiny("org/tiny").label("mlx").downloads(7)).start().unwrap();
+    let home = Home::new();
+    let run = async |line: &str| {
+        let output = home.command(line).env("HF_ENDPOINT", hub.url()).output().await.unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let json = async |line: &str| {
+        let (code, stdout, stderr) = run(&format!("models {line} --json")).await;
+        assert_eq!(code, Some(0), "{line}: {stderr}");
+        serde_json::from_str::<Value>(&stdout).unwrap()
+    };
+    let (code, stdout, _) = run("models list --installed").await;
+    assert!(code == Some(0) && stdout.contains("models download"), "{stdout}");
+    let found = json("search tiny --mlx").await;
+    assert_eq!((&found["models"][0]["repository"], &found["models"][0]["downloads"]), (&json!("org/tiny"), &json!(7)));
+    let (code, stdout, stderr) = run("models download org/tiny --mlx").await;
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stdout.starts_with("tiny is here: ") && stderr.contains("downloading"), "{stdout} {stderr}");
+    let here = json("list --installed").await;
+    assert_eq!(
+        (&here["models"][0]["repository"], &here["models"][0]["unfinished_bytes"]),
+        (&json!("org/tiny"), &json!(0))
+    );
+    assert!(here["models"][0]["bytes"].as_u64().unwrap() > 1_000_000);
+    let dir = PathBuf::from(here["models"][0]["snapshots"][0]["dir"].as_str().unwrap());
+
+    assert!(run("models verify org/tiny").await.1.contains("6 of 6"));
+    let weights = dir.join("model.safetensors").canonicalize().unwrap();
+    let mut bytes = std::fs::read(&weights).unwrap();
+    bytes[1000] ^= 1;
+    std::fs::write(&weights, bytes).unwrap();
+    let (code, stdout, stderr) = run("models verify org/tiny").await;
+    assert_eq!(
+        (code, stdout.contains("5 of 6"), stderr.contains("model.safetensors")),
+        (Some(1), true, true),
+        "{stderr}"
+    );
+
+    let (code, stdout, _) = run("models delete org/tiny").await;
+    assert!(code == Some(0) && stdout.contains("--yes") && dir.exists(), "{stdout}");
+    assert_eq!(json("delete org/tiny --yes").await["removed"], true);
+    assert!(!dir.exists());
+    assert_eq!(run("models delete org/tiny").await.0, Some(1));
+    assert_eq!(run("models prune").await.0, Some(0));
+}

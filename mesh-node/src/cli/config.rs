@@ -161,7 +161,10 @@ impl Config {
                 return Ok(Self { logging, command: Command::Manage(verb.meant(environment.state)?) });
             }
             Some(Verb::Models(verb)) => {
-                return Ok(Self { logging, command: Command::Models(verb.meant(environment.cache)?) });
+                return Ok(Self {
+                    logging,
+                    command: Command::Models(verb.meant(environment.cache, &environment.hub)?),
+                });
             }
             Some(Verb::Client(args)) => (client(*args), MemberRole::Client),
             Some(Verb::Serve(args)) => (*args, MemberRole::Serve),

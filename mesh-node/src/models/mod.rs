@@ -5,9 +5,10 @@ mod engines;
 mod find;
 mod machine;
 mod near;
+mod store;
 mod table;
 
-use catalog::CatalogError;
+use catalog::{CatalogError, hub::HubError};
 use serde::Serialize;
 use thiserror::Error;
 
@@ -40,6 +41,26 @@ pub enum ModelsError {
     /// Its files say why.
     #[error(transparent)]
     Files(#[from] CatalogError),
+    /// The hub, or its cache.
+    #[error(transparent)]
+    Hub(#[from] HubError),
+    /// It did not come; says itself which and why.
+    #[error("{0}")]
+    Fetch(String),
+    /// There is nowhere to put downloads.
+    #[error("there is no folder for downloads: set HF_HOME to one")]
+    NoCache,
+    /// Files that are not what they should be.
+    #[error("{repo}: {} are not what they should be; delete it and download it again", files.join(", "))]
+    Wrong {
+        /// Of which repository.
+        repo: String,
+        /// Which.
+        files: Vec<String>,
+    },
+    /// A bug of ours.
+    #[error("looking at the cache failed: {0}")]
+    Panicked(String),
     /// The answer cannot be written as JSON.
     #[error("cannot write the answer: {0}")]
     Json(#[from] serde_json::Error),
@@ -60,11 +81,15 @@ struct Answer<'a> {
     models: &'a [ModelCard],
 }
 
-/// Answers. Blocks.
+/// Answers. What is about this machine blocks, for milliseconds.
 ///
 /// # Errors
-/// When nothing has the name, or its files cannot be read. One line.
-pub fn run(models: Models) -> Result<(), ModelsError> {
+/// When nothing has the name, its files cannot be read, or the hub refuses. One line.
+pub async fn run(models: Models) -> Result<(), ModelsError> {
+    let store = store::Store { hub: models.hub.clone(), cache: models.cache.clone(), json: models.json };
+    if let Some(answered) = store.answer(&models.ask).await {
+        return answered;
+    }
     let memory = Memory::of_this_machine();
     let engines = engines::Engines::of_this_machine();
     let beside = describe::Beside { memory, engines: &engines };
@@ -86,6 +111,8 @@ pub fn run(models: Models) -> Result<(), ModelsError> {
                 say::result(table::show(&found, memory));
             }
         }
+        // The store has answered.
+        _ => {}
     }
     Ok(())
 }

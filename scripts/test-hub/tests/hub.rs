@@ -3,11 +3,21 @@
 
 use std::time::{Duration, Instant};
 
-use reqwest::{Client, Response, redirect::Policy};
+use reqwest::{Client, ClientBuilder, Response, redirect::Policy};
 use serde_json::Value;
 use test_hub::{Content, Fault, Hub, Repo, Rule, RunningHub, Stage};
 
 const WEIGHTS: u64 = 300_000;
+
+/// Elsewhere in the workspace HTTP clients are built with TLS, and then want to know whose.
+fn builder() -> ClientBuilder {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::builder()
+}
+
+fn client() -> Client {
+    builder().build().unwrap()
+}
 
 fn weights() -> Content {
     Content::generated(7, WEIGHTS)
@@ -32,17 +42,17 @@ fn file(hub: &RunningHub, name: &str) -> String {
 }
 
 async fn get(url: &str) -> Response {
-    Client::new().get(url).send().await.unwrap()
+    client().get(url).send().await.unwrap()
 }
 
 /// Without following redirects.
 async fn plain(method: &str, url: &str) -> Response {
-    let client = Client::builder().redirect(Policy::none()).build().unwrap();
+    let client = builder().redirect(Policy::none()).build().unwrap();
     client.request(method.parse().unwrap(), url).send().await.unwrap()
 }
 
 async fn range(url: &str, range: &str) -> Response {
-    Client::new().get(url).header("range", range).send().await.unwrap()
+    client().get(url).header("range", range).send().await.unwrap()
 }
 
 fn header<'a>(response: &'a Response, name: &str) -> &'a str {
@@ -94,7 +104,7 @@ async fn ranges_are_exact() {
     }
     let beyond = range(&url, "bytes=300000-").await;
     assert_eq!((beyond.status().as_u16(), header(&beyond, "content-range")), (416, "bytes */300000"));
-    let head = Client::new().head(&url).send().await.unwrap();
+    let head = client().head(&url).send().await.unwrap();
     assert_eq!((header(&head, "content-length"), header(&head, "accept-ranges")), ("300000", "bytes"));
     assert_eq!(hub.bytes_sent("model.safetensors"), 1 + 16 + 5);
 }
@@ -152,7 +162,7 @@ async fn models_are_described_and_found() {
     }
     let url = format!("{}/api/models/org/model/paths-info/main", hub.url());
     let asked = serde_json::json!({ "paths": ["config.json", "nope"] });
-    let known: Value = Client::new().post(url).json(&asked).send().await.unwrap().json().await.unwrap();
+    let known: Value = client().post(url).json(&asked).send().await.unwrap().json().await.unwrap();
     assert_eq!((known.as_array().unwrap().len(), &known[0]["path"]), (1, &"config.json".into()));
 }
 
@@ -183,7 +193,7 @@ async fn strangers_see_what_the_hub_shows_them() {
     let hub = Hub::new().repo(gated).repo(Repo::new("org/secret").file("a", "b").private(["owner"])).token("nobody");
     let hub = hub.start().unwrap();
     let ask = async |path: &str, token: Option<&str>| {
-        let request = Client::new().get(format!("{}/{path}", hub.url()));
+        let request = client().get(format!("{}/{path}", hub.url()));
         let request = if let Some(token) = token { request.bearer_auth(token) } else { request };
         let response = request.send().await.unwrap();
         (response.status().as_u16(), header(&response, "x-error-code").to_owned())
@@ -209,10 +219,10 @@ async fn strangers_see_what_the_hub_shows_them() {
 async fn a_token_that_reaches_the_cdn_is_told() {
     let hub = hub(model());
     let redirect = plain("GET", &file(&hub, "model.safetensors")).await;
-    let leaked = Client::new().get(header(&redirect, "location")).bearer_auth("nobody").send().await.unwrap();
+    let leaked = client().get(header(&redirect, "location")).bearer_auth("nobody").send().await.unwrap();
     assert_eq!(leaked.status(), 400);
     assert_eq!(get(&format!("{}/cdn/org/model/x/model.safetensors", hub.cdn_url())).await.status(), 404);
-    let followed = Client::new().get(file(&hub, "model.safetensors")).bearer_auth("nobody").send().await.unwrap();
+    let followed = client().get(file(&hub, "model.safetensors")).bearer_auth("nobody").send().await.unwrap();
     assert_eq!(followed.status(), 200);
 }
 
@@ -285,7 +295,7 @@ async fn answers_are_wrong_where_the_rule_says() {
     let elsewhere = with(Fault::Redirect("http://elsewhere.invalid/x".to_owned())).await;
     assert_eq!(header(&elsewhere, "location"), "http://elsewhere.invalid/x");
     with(Fault::Redirect(Fault::REDIRECT_TO_ITSELF.to_owned())).await;
-    assert!(Client::new().get(&url).send().await.unwrap_err().is_redirect());
+    assert!(client().get(&url).send().await.unwrap_err().is_redirect());
     assert_eq!(with(Fault::Body("<html>".to_owned())).await.text().await.unwrap(), "<html>");
     let huge = with(Fault::HugeJson(1_000_000)).await.json::<Vec<Value>>().await.unwrap();
     assert!(huge.len() > 5_000);
@@ -300,9 +310,9 @@ async fn some_answers_never_come() {
     hub.rule(Rule::new("config.json", Fault::Hangup));
     hub.rule(Rule::new("a/b/c.txt", Fault::Silence));
     hub.rule(Rule::new("model.safetensors", Fault::Stall(10)));
-    assert!(Client::new().get(file(&hub, "config.json")).send().await.is_err());
+    assert!(client().get(file(&hub, "config.json")).send().await.is_err());
     let patience = Duration::from_millis(200);
-    let silent = Client::new().get(file(&hub, "a/b/c.txt")).timeout(patience).send().await;
+    let silent = client().get(file(&hub, "a/b/c.txt")).timeout(patience).send().await;
     assert!(silent.unwrap_err().is_timeout());
     let mut stalled = get(&file(&hub, "model.safetensors")).await;
     assert_eq!(stalled.chunk().await.unwrap().unwrap().len(), 10);
