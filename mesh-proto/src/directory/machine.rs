@@ -289,7 +289,7 @@ impl<J: Judge> Directory<J> {
     /// Takes a record that came over the anti-entropy ALPN, where every peer answers for what it sends.
     pub(super) fn take_from(&mut self, from: NodeId, aged: &Aged, now: Now) {
         if let Some(link) = self.links.get_mut(&from) {
-            link.read.take(RECORD_CHARGE, now.local);
+            link.read.owe(RECORD_CHARGE);
         }
         if let Err(refusal) = self.take(aged, now) {
             self.count(refusal.label());
