@@ -130,8 +130,8 @@ impl Draft {
         for (at, piece) in self.pieces.drain(..).enumerate() {
             let tokens = if at == last { std::mem::take(&mut self.since) } else { Vec::new() };
             match piece {
-                Piece::Text { channel, text } => out.push(Event::Text { channel, text, tokens }),
-                Piece::ToolCall(delta) => out.push(Event::ToolCall { delta, tokens }),
+                Piece::Text { channel, text } => out.push(Event::Text { channel, text, tokens, logprobs: Vec::new() }),
+                Piece::ToolCall(delta) => out.push(Event::ToolCall { delta, tokens, logprobs: Vec::new() }),
                 // `take_stop` keeps these.
                 Piece::Stop(_) => {}
             }

@@ -138,6 +138,7 @@ async fn a_chat_that_calls_a_tool_finishes_with_tool_calls() {
         messages: vec![Message::text(Role::User, "What is above?")],
         tools: vec![ToolDefinition { name: "look".to_owned(), json: json.to_owned() }],
         enable_thinking: None,
+        ..ChatPrompt::default()
     };
     let mut generation = bench.generate(GenerateRequest { prompt: Prompt::Chat(chat), ..request("") }).await;
     let (mut name, mut arguments, mut reason) = (None, String::new(), None);

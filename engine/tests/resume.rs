@@ -138,6 +138,7 @@ fn chat(tokens: Vec<TokenId>) -> (Bench, GenerateRequest) {
         messages: vec![Message::text(Role::User, "What is above?")],
         tools: vec![ToolDefinition { name: "look".to_owned(), json: json.to_owned() }],
         enable_thinking: None,
+        ..ChatPrompt::default()
     };
     let bench = start(Script::chat(move |_| tokens.clone()), LocalOptions::default(), ScriptOptions::default());
     (bench, GenerateRequest { prompt: Prompt::Chat(chat), ..request("") })

@@ -189,7 +189,7 @@ async fn what_a_request_demands_and_nobody_knows_is_refused_by_name_and_the_rest
 fn say(at: u32, words: &[&str]) -> Act {
     let tokens = (at..).take(words.len()).map(TokenId).collect();
     let piece = |text: &&str| Piece::Text { channel: Channel::Content, text: (*text).into() };
-    Act::Say(Reply::Tokens { at, tokens, pieces: words.iter().map(piece).collect() })
+    Act::Say(Reply::Tokens { at, tokens, pieces: words.iter().map(piece).collect(), logprobs: Vec::new() })
 }
 
 fn accepted() -> Act {
@@ -294,6 +294,7 @@ async fn words_of_a_newer_release_are_skipped_in_an_answer() {
     let newer = || Act::Frame(vec![1, 5, 1, 2, 3]);
     let usage = Usage { prompt_tokens: 2, completion_tokens: 10, ..Usage::default() };
     let finished = Reply::Finished {
+        logprobs: Vec::new(),
         pieces: vec![],
         reason: FinishReason::Stop,
         stop: None,

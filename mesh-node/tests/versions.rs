@@ -77,9 +77,11 @@ fn answer(_: &Ask) -> Vec<Act> {
     let piece = |text: &str| Piece::Text { channel: Channel::Content, text: text.into() };
     let tokens = |at, words: &[&str]| {
         let tokens = (at..).take(words.len()).map(TokenId).collect();
-        Act::Say(Reply::Tokens { at, tokens, pieces: words.iter().map(|text| piece(text)).collect() })
+        let pieces = words.iter().map(|text| piece(text)).collect();
+        Act::Say(Reply::Tokens { at, tokens, pieces, logprobs: Vec::new() })
     };
     let finished = Reply::Finished {
+        logprobs: Vec::new(),
         pieces: vec![piece("!")],
         reason: FinishReason::Stop,
         stop: None,

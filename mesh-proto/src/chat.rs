@@ -15,6 +15,13 @@ pub struct ChatPrompt {
     pub tools: Vec<ToolDefinition>,
     /// `enable_thinking` of the template; `None` leaves the template's own default.
     pub enable_thinking: Option<bool>,
+    /// `reasoning_effort` of the template (`low`, `medium`, `high`, …), for families that know it.
+    pub reasoning_effort: Option<String>,
+    /// Most tokens of reasoning: at that many it is closed as the family closes it, and the content begins.
+    pub reasoning_budget: Option<u32>,
+    /// What else the template is told: a variable's name, and its value as JSON text.
+    #[serde(deserialize_with = "at_most::<{ ChatPrompt::MAX_VARIABLES }, _, _>")]
+    pub variables: Vec<(String, String)>,
 }
 
 impl ChatPrompt {
@@ -22,10 +29,13 @@ impl ChatPrompt {
     pub const MAX_MESSAGES: usize = 16_384;
     /// Most functions. Guess: thirty times what OpenAI takes.
     pub const MAX_TOOLS: usize = 4_096;
+    /// Most variables for the template.
+    pub const MAX_VARIABLES: usize = 64;
 
     pub(crate) fn check(&self) -> Result<(), CapError> {
         cap("messages", self.messages.iter().map(Message::weight).sum(), Self::MAX_MESSAGES)?;
         cap("tools", self.tools.len(), Self::MAX_TOOLS)?;
+        cap("template variables", self.variables.len(), Self::MAX_VARIABLES)?;
         self.messages.iter().try_for_each(|message| cap("tool_calls", message.tool_calls.len(), Message::MAX_CALLS))
     }
 }

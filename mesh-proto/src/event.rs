@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{GenerateError, TokenId};
+use crate::{GenerateError, GenerateRequest, TokenId, codec::at_most};
 
 /// Which part of the answer a piece of text belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +50,27 @@ pub struct Usage {
     pub reasoning_tokens: u32,
 }
 
+/// How likely a token was.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Likelihood {
+    /// Which.
+    pub token: TokenId,
+    /// The bytes that it stands for, which may be half a character; of markup, its name.
+    pub bytes: Vec<u8>,
+    /// The natural logarithm of its probability, by the model alone: before biases, penalties, truncation and temperature.
+    pub logprob: f32,
+}
+
+/// A token of the answer, how likely it was, and which others were likeliest.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TokenLogprob {
+    /// The token that was chosen.
+    pub chosen: Likelihood,
+    /// As many of the likeliest as were asked for, the likeliest first; the chosen one among them if it is one of them.
+    #[serde(deserialize_with = "at_most::<{ GenerateRequest::MAX_LOGPROBS as usize }, _, _>")]
+    pub top: Vec<Likelihood>,
+}
+
 /// What a generation says, in order: `Started`, then any number of `Text` and `ToolCall`, then exactly
 /// one `Finished` or `Failed`.
 ///
@@ -70,6 +91,8 @@ pub enum Event {
         text: String,
         /// The tokens consumed since the last tokens that were told; none where more of the same token follows.
         tokens: Vec<TokenId>,
+        /// Of the tokens that this text came from, where the request asks for it: those since the last ones told.
+        logprobs: Vec<TokenLogprob>,
     },
     /// A piece of a tool call.
     ToolCall {
@@ -77,6 +100,8 @@ pub enum Event {
         delta: ToolCallDelta,
         /// As with `Text`.
         tokens: Vec<TokenId>,
+        /// As with `Text`.
+        logprobs: Vec<TokenLogprob>,
     },
     /// The end, as it should be.
     Finished {

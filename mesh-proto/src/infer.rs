@@ -10,7 +10,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Channel, FinishReason, GenerateError, GenerateRequest, Prompt, Sampling, TokenId, ToolCallDelta, Usage,
+    Channel, Constraint, Dry, FinishReason, GenerateError, GenerateRequest, Prompt, Sampling, TokenId, TokenLogprob,
+    ToolCallDelta, Usage,
     codec::{CapError, Ext, Wire, at_most, cap, some},
     placement::ModelKey,
     time::Millis,
@@ -71,6 +72,11 @@ impl Wire for Ask {
         }
         cap("stop", request.stop.len(), GenerateRequest::MAX_STOPS)?;
         cap("logit_bias", request.sampling.logit_bias.len(), Sampling::MAX_BIASES)?;
+        let breakers = request.sampling.dry.as_ref().map_or(0, |dry| dry.breakers.len());
+        cap("dry breakers", breakers, Dry::MAX_BREAKERS)?;
+        let constraint = request.constraint.as_ref().map_or(0, |constraint| constraint.text().len());
+        cap("constraint", constraint, Constraint::MAX_BYTES)?;
+        cap("logprobs", request.logprobs.unwrap_or(0).into(), GenerateRequest::MAX_LOGPROBS.into())?;
         self.ext.check()
     }
 }
@@ -114,12 +120,18 @@ pub enum Reply {
         /// What can be said now.
         #[serde(deserialize_with = "at_most::<{ Reply::MAX_PIECES }, _, _>")]
         pieces: Vec<Piece>,
+        /// How likely the tokens were, where the request asks for it.
+        #[serde(deserialize_with = "at_most::<{ Reply::MAX_TOKENS }, _, _>")]
+        logprobs: Vec<TokenLogprob>,
     },
     /// The end, as it should be.
     Finished {
         /// What was held back until now.
         #[serde(deserialize_with = "at_most::<{ Reply::MAX_PIECES }, _, _>")]
         pieces: Vec<Piece>,
+        /// How likely the tokens were that were held back, where the request asks for it.
+        #[serde(deserialize_with = "at_most::<{ Reply::MAX_TOKENS }, _, _>")]
+        logprobs: Vec<TokenLogprob>,
         /// Why it ended.
         reason: FinishReason,
         /// The stop string that was met, if one was.
@@ -149,11 +161,13 @@ impl Wire for Reply {
         match self {
             Self::Accepted { ext, .. } => ext.check(),
             Self::Beat { .. } | Self::Failed(_) => Ok(()),
-            Self::Tokens { tokens, pieces, .. } => {
+            Self::Tokens { tokens, pieces, logprobs, .. } => {
                 some("tokens", tokens.len(), Self::MAX_TOKENS)?;
+                cap("logprobs", logprobs.len(), Self::MAX_TOKENS)?;
                 check_pieces(pieces)
             }
-            Self::Finished { pieces, ext, .. } => {
+            Self::Finished { pieces, logprobs, ext, .. } => {
+                cap("logprobs", logprobs.len(), Self::MAX_TOKENS)?;
                 check_pieces(pieces)?;
                 ext.check()
             }

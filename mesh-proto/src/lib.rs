@@ -32,8 +32,8 @@ pub mod time;
 
 pub use chat::{ChatPrompt, Message, Role, ToolCall, ToolDefinition};
 pub use error::GenerateError;
-pub use event::{Channel, Event, FinishReason, ToolCallDelta, Usage};
+pub use event::{Channel, Event, FinishReason, Likelihood, TokenLogprob, ToolCallDelta, Usage};
 pub use id::{ModelId, RequestId, TokenId};
 pub use model::ModelDescriptor;
-pub use request::{GenerateRequest, Prompt, ToolChoice};
-pub use sampling::{LogitBias, Sampling};
+pub use request::{Constraint, GenerateRequest, Prompt, ToolChoice};
+pub use sampling::{Dry, LogitBias, Sampling};

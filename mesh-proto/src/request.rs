@@ -16,13 +16,43 @@ pub enum Prompt {
 }
 
 /// Whether the model may call the tools that a chat offers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToolChoice {
     /// The model decides.
     #[default]
     Auto,
     /// No calls: the tools are not shown to the model, and what looks like a call is text.
     None,
+    /// At least one call, of any tool; enforced by a grammar.
+    Required,
+    /// A call of this tool; enforced by a grammar.
+    Named(String),
+}
+
+/// What an answer's content must look like; enforced by a grammar. Reasoning before it is free.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Constraint {
+    /// A JSON object.
+    JsonObject,
+    /// JSON that fits this schema (JSON text).
+    JsonSchema(String),
+    /// All of it matches this regular expression.
+    Regex(String),
+    /// It follows this grammar, in llguidance's variant of Lark.
+    Lark(String),
+}
+
+impl Constraint {
+    /// Most bytes of a schema, expression or grammar. Guess: OpenAI takes 120,000 characters in all of a schema's names.
+    pub const MAX_BYTES: usize = 1 << 20;
+
+    /// Its text; none where there is nothing to say.
+    pub fn text(&self) -> &str {
+        match self {
+            Self::JsonObject => "",
+            Self::JsonSchema(text) | Self::Regex(text) | Self::Lark(text) => text,
+        }
+    }
 }
 
 /// Everything an engine needs for one generation.
@@ -38,8 +68,16 @@ pub struct GenerateRequest {
     pub sampling: Sampling,
     /// Whether tools may be called.
     pub tool_choice: ToolChoice,
+    /// Whether one answer may hold several calls.
+    pub parallel_tool_calls: bool,
+    /// What the content must look like. Not together with calls that are required.
+    pub constraint: Option<Constraint>,
+    /// Tells of each token how likely it was, and so many of the likeliest others; `None`: nothing.
+    pub logprobs: Option<u8>,
     /// Most tokens to generate; `None`: up to the model's context.
     pub max_tokens: Option<u32>,
+    /// Tokens before which the answer may not end by itself.
+    pub min_tokens: u32,
     /// Strings that end the answer; not part of it. Matched on the answer's visible text.
     #[serde(deserialize_with = "at_most::<{ GenerateRequest::MAX_STOPS }, _, _>")]
     pub stop: Vec<String>,
@@ -60,6 +98,8 @@ pub struct GenerateRequest {
 impl GenerateRequest {
     /// Most stop strings.
     pub const MAX_STOPS: usize = 64;
+    /// Most alternatives of a token. Origin: OpenAI.
+    pub const MAX_LOGPROBS: u8 = 20;
 
     /// A greedy request without limits.
     pub fn new(model: ModelId, prompt: Prompt) -> Self {
@@ -69,7 +109,11 @@ impl GenerateRequest {
             prompt,
             sampling: Sampling::default(),
             tool_choice: ToolChoice::default(),
+            parallel_tool_calls: true,
+            constraint: None,
+            logprobs: None,
             max_tokens: None,
+            min_tokens: 0,
             stop: Vec::new(),
             ignore_eos: false,
             resume: Vec::new(),

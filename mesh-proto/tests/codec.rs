@@ -152,12 +152,14 @@ fn counts_of_an_ask_and_of_a_reply_beyond_their_caps_are_named() {
     let text = |text: &str| Piece::Text { channel: mesh_proto::Channel::Content, text: text.into() };
     let pieces = vec![text("x"); Reply::MAX_PIECES + 1];
     let tokens = vec![TokenId(0); Reply::MAX_TOKENS + 1];
-    let said = |tokens: Vec<TokenId>, pieces| field(codec::encode(&Reply::Tokens { at: 0, tokens, pieces }));
+    let said =
+        |tokens: Vec<TokenId>, pieces| field(codec::encode(&Reply::Tokens { at: 0, tokens, pieces, logprobs: vec![] }));
     assert_eq!(said(vec![TokenId(0)], pieces), "pieces");
     assert_eq!(said(tokens, vec![]), "tokens");
     assert_eq!(said(vec![], vec![text("x")]), "tokens");
     assert_eq!(said(vec![TokenId(0)], vec![text("x"), text("")]), "text");
-    let nothing = codec::encode(&Reply::Tokens { at: 0, tokens: vec![], pieces: vec![] }).unwrap_err();
+    let nothing =
+        codec::encode(&Reply::Tokens { at: 0, tokens: vec![], pieces: vec![], logprobs: vec![] }).unwrap_err();
     assert_eq!(nothing.to_string(), "reply: tokens has 0, 1 to 65536 are allowed");
     assert_eq!(codec::decode::<Reply>(&[1, 2, 0, 0, 0]).unwrap_err().label(), "cap", "nor from outside");
 }
@@ -165,20 +167,23 @@ fn counts_of_an_ask_and_of_a_reply_beyond_their_caps_are_named() {
 /// An ask's bytes in which one list is said to hold `count` of `element`.
 fn swollen(list: &str, count: u32, element: &[u8]) -> Vec<u8> {
     let mut ask = chat_ask();
-    ask.request.prompt = mesh_proto::Prompt::Chat(mesh_proto::ChatPrompt::default());
-    ask.request.sampling.logit_bias.clear();
-    ask.request.stop.clear();
+    let prompt = mesh_proto::Prompt::Chat(mesh_proto::ChatPrompt::default());
+    let named = mesh_proto::GenerateRequest::new(ask.request.model, prompt);
+    ask.request = mesh_proto::GenerateRequest { id: ask.request.id, ..named };
     let (id, model) = (ask.request.id.0.len(), ask.request.model.as_str().len());
     let bytes = codec::encode(&ask).unwrap();
     // Version, both names with their lengths, the prompt's kind; then the lists of messages and tools.
     let messages = 1 + 1 + id + 1 + model + 1;
-    // Thinking; temperature, top_p, top_k, min_p, the seed.
-    let bias = messages + 2 + 1 + (4 + 4 + 1 + 4) + ask.request.sampling.seed.map_or(1, |_| 2);
-    // Tool choice; the most tokens.
-    let stop = bias + 1 + 1 + ask.request.max_tokens.map_or(1, |_| 4);
+    // Thinking, effort, budget.
+    let variables = messages + 2 + 3;
+    // Temperature, top_p, top_k, min_p, typical_p, the penalties and their reach, DRY, XTC, the seed.
+    let bias = variables + 1 + (4 + 4 + 1 + 4 + 4) + (3 * 4 + 2) + 1 + 2 * 4 + 1;
+    // Tool choice, parallel calls, constraint, logprobs; the most and the least tokens.
+    let stop = bias + 1 + 4 + 2;
     let at = match list {
         "messages" => messages,
         "tools" => messages + 1,
+        "variables" => variables,
         "bias" => bias,
         _ => stop,
     };
@@ -192,10 +197,11 @@ fn lists_of_nothing_end_at_their_caps_before_they_take_memory() {
     // A message of nothing takes 6 bytes here and 150 in memory; one with two calls of nothing 12 and 300.
     let message = [2, 0, 0, 0, 0, 0];
     let calls = [3, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0];
-    let cases: [(&str, u32, &[u8]); 5] = [
+    let cases: [(&str, u32, &[u8]); 6] = [
         ("messages", 16_384, &message),
         ("messages", 16_384 / 3, &calls),
         ("tools", 4_096, &[0, 0]),
+        ("variables", 64, &[0, 0]),
         ("bias", 65_536, &[0, 0, 0, 0, 0]),
         ("stop", 64, &[0]),
     ];

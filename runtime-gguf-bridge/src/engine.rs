@@ -169,7 +169,7 @@ impl GgufEngine {
         let runtime = Handle::current();
         let prepare = move || {
             let encode = |text: &str, specials: bool| runtime.block_on(shared.tokenize(text, specials));
-            let prepared = shared.text.prepare_with(&prompt, tool_choice, now, encode)?;
+            let prepared = shared.text.prepare_with(&prompt, &tool_choice, now, encode)?;
             arrival::in_vocabulary("prompt", &prepared.tokens, vocab_size)?;
             let answer = shared.text.answer(&prepared, &stop);
             let opening = Opening { prompt: prepared.tokens, resume, max_tokens, ceiling_tokens, ignore_eos };

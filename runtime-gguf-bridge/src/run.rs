@@ -176,7 +176,7 @@ impl Run {
     }
 
     fn body(&self, replayed: usize) -> Json {
-        let Sampling { temperature, top_p, top_k, min_p, seed, logit_bias } = &self.sampling;
+        let Sampling { temperature, top_p, top_k, min_p, seed, logit_bias, .. } = &self.sampling;
         let tokens = self.draft.tokens();
         // One that was drawn is not used twice in one answer: the same random numbers would be drawn again.
         let began = if self.exact { 0 } else { u64::from(self.draft.generated()) };

@@ -69,7 +69,7 @@ async fn answer(engine: &GgufEngine, request: GenerateRequest) -> Result<Answer,
     while let Some(event) = generation.next().await {
         match event {
             Event::Started { .. } => {}
-            Event::Text { channel, text, tokens } => {
+            Event::Text { channel, text, tokens, .. } => {
                 match channel {
                     Channel::Content => answer.content += &text,
                     Channel::Reasoning => answer.reasoning += &text,

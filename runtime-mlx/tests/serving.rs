@@ -92,6 +92,7 @@ fn documented(case: &Value) -> ChatPrompt {
         messages: case["messages"].as_array().unwrap().iter().map(message).collect(),
         tools: case["tools"].as_array().map_or(Vec::new(), |tools| tools.iter().map(tool).collect()),
         enable_thinking: case["enable_thinking"].as_bool(),
+        ..ChatPrompt::default()
     }
 }
 
@@ -228,12 +229,12 @@ async fn told(engine: &LocalEngine, request: GenerateRequest) -> Vec<(Answer, Ve
     let (mut had, mut sofar, mut points) = (Answer::default(), Vec::new(), Vec::new());
     while let Some(event) = generation.next().await {
         let tokens = match event {
-            Event::Text { channel, text, tokens } => {
+            Event::Text { channel, text, tokens, .. } => {
                 *(if channel == Channel::Content { &mut had.content } else { &mut had.reasoning }) += &text;
                 tokens
             }
             // Calls come whole.
-            Event::ToolCall { delta, tokens } => {
+            Event::ToolCall { delta, tokens, .. } => {
                 had.calls.push((delta.name.unwrap(), serde_json::from_str(&delta.arguments).unwrap()));
                 tokens
             }

@@ -190,7 +190,7 @@ impl LocalEngine {
         let (text, eos) = (self.text.clone(), self.eos.clone());
         let (ceiling_tokens, vocab_size) = (self.ceiling_tokens, self.descriptor.vocab_size);
         let prepare = move || {
-            let prepared = text.prepare(&prompt, tool_choice, now)?;
+            let prepared = text.prepare(&prompt, &tool_choice, now)?;
             if prepared.tokens.is_empty() {
                 return Err(GenerateError::invalid("prompt", "there is nothing to continue: the prompt has no tokens"));
             }

@@ -24,11 +24,17 @@ pub struct TextModel {
     marks: Arc<[(u32, String)]>,
 }
 
+/// What an answer must look like: a grammar in llguidance's variant of Lark, over the answer's whole text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grammar(pub String);
+
 /// A prompt in tokens, and how its answer is to be read.
 #[derive(Clone, Debug)]
 pub struct Prepared {
     /// The prompt, at least one token.
     pub tokens: Vec<TokenId>,
+    /// What the answer must look like, if anything; with its reasoning and markup.
+    pub grammar: Option<Grammar>,
     markup: Markup,
     /// Whether the answer is a text of its own, rather than the prompt's continuation.
     fresh: bool,
@@ -70,14 +76,14 @@ impl TextModel {
 
     /// Renders and tokenises a prompt. A chat goes through the model's template, and no special tokens are added to
     /// what that writes; text gets those of the tokenizer itself; tokens are checked against the vocabulary. Tools are
-    /// shown, and calls read, only with [`ToolChoice::Auto`]. `now` is the wall clock, for templates that tell the date.
+    /// shown, and calls read, unless [`ToolChoice::None`] is chosen. `now` is the wall clock, for templates that tell the date.
     ///
     /// Takes milliseconds for long prompts: not for an async thread.
     ///
     /// # Errors
     /// `Invalid`, naming the field: no chat template, a conversation that the template refuses, tokens beyond the
     /// vocabulary, nothing to continue. `Engine`: the template or the tokenizer itself fails.
-    pub fn prepare(&self, prompt: &Prompt, tool_choice: ToolChoice, now: DateTime) -> Result<Prepared, GenerateError> {
+    pub fn prepare(&self, prompt: &Prompt, tool_choice: &ToolChoice, now: DateTime) -> Result<Prepared, GenerateError> {
         self.prepare_with(prompt, tool_choice, now, |text, specials| self.encode(text, specials))
     }
 
@@ -88,17 +94,17 @@ impl TextModel {
     pub fn prepare_with(
         &self,
         prompt: &Prompt,
-        tool_choice: ToolChoice,
+        tool_choice: &ToolChoice,
         now: DateTime,
         encode: impl Fn(&str, bool) -> Result<Vec<TokenId>, GenerateError>,
     ) -> Result<Prepared, GenerateError> {
         let prepared = match prompt {
             Prompt::Chat(chat) => {
-                let tools = tool_choice == ToolChoice::Auto && !chat.tools.is_empty();
+                let tools = *tool_choice != ToolChoice::None && !chat.tools.is_empty();
                 let text = self.render(chat, tools, now)?;
                 let thinking = self.think.is_some_and(|tags| text.trim_end().ends_with(tags.open));
                 let markup = Markup { think: self.think, thinking, tools };
-                Prepared { tokens: encode(&text, false)?, markup, fresh: true }
+                Prepared { tokens: encode(&text, false)?, grammar: None, markup, fresh: true }
             }
             Prompt::Text(text) => Prepared::plain(encode(text, true)?),
             Prompt::Tokens(tokens) => {
@@ -218,7 +224,7 @@ impl TextModel {
 impl Prepared {
     /// A prompt whose answer is plain text that goes on where it ends.
     fn plain(tokens: Vec<TokenId>) -> Self {
-        Self { tokens, markup: Markup::default(), fresh: false }
+        Self { tokens, grammar: None, markup: Markup::default(), fresh: false }
     }
 }
 

@@ -96,14 +96,14 @@ impl Model {
     }
 
     pub fn plain(&self) -> Prepared {
-        self.text.prepare(&Prompt::Text("x".into()), ToolChoice::Auto, now()).unwrap()
+        self.text.prepare(&Prompt::Text("x".into()), &ToolChoice::Auto, now()).unwrap()
     }
 
     pub fn chat(&self, tools: bool, thinking: Option<bool>) -> Prepared {
         let mut chat = chat_prompt("Hi");
         chat.enable_thinking = thinking;
         chat.tools = if tools { vec![weather()] } else { Vec::new() };
-        self.text.prepare(&Prompt::Chat(chat), ToolChoice::Auto, now()).unwrap()
+        self.text.prepare(&Prompt::Chat(chat), &ToolChoice::Auto, now()).unwrap()
     }
 }
 

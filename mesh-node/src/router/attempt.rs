@@ -9,7 +9,7 @@ use std::{
 };
 
 use mesh_proto::{
-    Event, GenerateError, GenerateRequest, TokenId,
+    Event, GenerateError, GenerateRequest, TokenId, TokenLogprob,
     identity::NodeId,
     infer::{Piece, Reply},
     routing::{Attempt, Choice, Failure, GiveUp, Heard, Step, TryNumber, Wish},
@@ -227,32 +227,42 @@ impl Pump {
     }
 
     async fn deliver(&mut self, count: u32) -> Result<(), Gone> {
-        let Some(Reply::Tokens { tokens, pieces, .. }) = self.pending.take() else { return Ok(()) };
+        let Some(Reply::Tokens { tokens, pieces, logprobs, .. }) = self.pending.take() else { return Ok(()) };
         debug_assert_eq!(tokens.len(), count as usize);
         if let Some(lost) = self.lost.take() {
             tracing::info!(request = %self.request.id, pause_ms = lost.elapsed().as_millis() as u64, "goes on");
         }
         self.error = None;
         self.request.resume.extend_from_slice(&tokens);
-        self.pieces(pieces, tokens).await
+        self.pieces(pieces, tokens, logprobs).await
     }
 
     async fn finish(&mut self) -> Result<(), Gone> {
-        let Some(Reply::Finished { pieces, reason, stop, usage, .. }) = self.pending.take() else { return Ok(()) };
+        let Some(Reply::Finished { pieces, logprobs, reason, stop, usage, .. }) = self.pending.take() else {
+            return Ok(());
+        };
         self.start(usage.prompt_tokens).await?;
-        self.pieces(pieces, Vec::new()).await?;
+        self.pieces(pieces, Vec::new(), logprobs).await?;
         self.tell(Event::Finished { reason, stop, usage }).await
     }
 
     /// Pieces as events, the tokens with the last.
-    async fn pieces(&mut self, pieces: Vec<Piece>, mut tokens: Vec<TokenId>) -> Result<(), Gone> {
+    async fn pieces(
+        &mut self,
+        pieces: Vec<Piece>,
+        mut tokens: Vec<TokenId>,
+        mut logprobs: Vec<TokenLogprob>,
+    ) -> Result<(), Gone> {
         self.start(self.wish.context_tokens.saturating_sub(1)).await?;
         let last = pieces.len().saturating_sub(1);
         for (at, piece) in pieces.into_iter().enumerate() {
-            let tokens = if at == last { std::mem::take(&mut tokens) } else { Vec::new() };
+            let (tokens, logprobs) = match at == last {
+                true => (std::mem::take(&mut tokens), std::mem::take(&mut logprobs)),
+                false => (Vec::new(), Vec::new()),
+            };
             self.tell(match piece {
-                Piece::Text { channel, text } => Event::Text { channel, text, tokens },
-                Piece::ToolCall(delta) => Event::ToolCall { delta, tokens },
+                Piece::Text { channel, text } => Event::Text { channel, text, tokens, logprobs },
+                Piece::ToolCall(delta) => Event::ToolCall { delta, tokens, logprobs },
             })
             .await?;
         }

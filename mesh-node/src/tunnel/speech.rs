@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use engine::{Engine, Generation};
 use mesh_proto::{
-    Event, GenerateError, GenerateRequest, TokenId,
+    Event, GenerateError, GenerateRequest, TokenId, TokenLogprob,
     codec::Ext,
     infer::{Piece, Reply},
     routing::HEARTBEAT,
@@ -25,6 +25,7 @@ pub(crate) fn speak(engine: Arc<dyn Engine>, request: GenerateRequest) -> mpsc::
         let speech = Speech {
             at: u32::try_from(request.resume.len()).unwrap_or(u32::MAX),
             pieces: Vec::new(),
+            logprobs: Vec::new(),
             quiet_until: Instant::now() + beat(),
             engine,
             replies,
@@ -46,6 +47,7 @@ struct Speech {
     at: u32,
     /// Of a token that is not closed yet.
     pieces: Vec<Piece>,
+    logprobs: Vec<TokenLogprob>,
     quiet_until: Instant,
 }
 
@@ -83,20 +85,22 @@ impl Speech {
                 Some(Event::Started { prompt_tokens }) => {
                     self.say(Reply::Accepted { prompt_tokens, ext: Ext::default() }).await?;
                 }
-                Some(Event::Text { channel, text, tokens }) => {
+                Some(Event::Text { channel, text, tokens, logprobs }) => {
                     // No peer takes a piece of nothing, even if an engine says one.
                     if !text.is_empty() {
                         self.pieces.push(Piece::Text { channel, text });
                     }
-                    self.close(tokens).await?;
+                    self.close(tokens, logprobs).await?;
                 }
-                Some(Event::ToolCall { delta, tokens }) => {
+                Some(Event::ToolCall { delta, tokens, logprobs }) => {
                     self.pieces.push(Piece::ToolCall(delta));
-                    self.close(tokens).await?;
+                    self.close(tokens, logprobs).await?;
                 }
                 Some(Event::Finished { reason, stop, usage }) => {
                     let pieces = std::mem::take(&mut self.pieces);
-                    return self.say(Reply::Finished { pieces, reason, stop, usage, ext: Ext::default() }).await;
+                    let logprobs = std::mem::take(&mut self.logprobs);
+                    let ext = Ext::default();
+                    return self.say(Reply::Finished { pieces, logprobs, reason, stop, usage, ext }).await;
                 }
                 Some(Event::Failed(error)) => return self.say(Reply::Failed(error)).await,
                 None => {
@@ -108,14 +112,16 @@ impl Speech {
     }
 
     /// The tokens that close the pieces so far; without any, more of the same token follows.
-    async fn close(&mut self, tokens: Vec<TokenId>) -> Result<(), Gone> {
+    async fn close(&mut self, tokens: Vec<TokenId>, logprobs: Vec<TokenLogprob>) -> Result<(), Gone> {
+        self.logprobs.extend(logprobs);
         if tokens.is_empty() {
             return Ok(());
         }
         let (at, count) = (self.at, u32::try_from(tokens.len()).unwrap_or(u32::MAX));
         self.at = at.saturating_add(count);
         let pieces = std::mem::take(&mut self.pieces);
-        self.say(Reply::Tokens { at, tokens, pieces }).await
+        let logprobs = std::mem::take(&mut self.logprobs);
+        self.say(Reply::Tokens { at, tokens, pieces, logprobs }).await
     }
 
     async fn beat(&mut self) -> Result<(), Gone> {

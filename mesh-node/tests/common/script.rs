@@ -222,7 +222,11 @@ impl Speaker {
     /// What was held back to the end: `Finished` closes it, so it is said to who resumes too.
     async fn rest(&mut self, text: String) -> Option<()> {
         let (channel, tokens) = (Channel::Content, Vec::new());
-        if text.is_empty() { Some(()) } else { self.send(Event::Text { channel, text, tokens }).await }
+        if text.is_empty() {
+            Some(())
+        } else {
+            self.send(Event::Text { channel, text, tokens, logprobs: Vec::new() }).await
+        }
     }
 
     async fn text(&mut self, channel: Channel, text: &str) -> Option<()> {
@@ -232,7 +236,11 @@ impl Speaker {
 
     async fn text_event(&mut self, channel: Channel, text: String) -> Option<()> {
         let tokens = std::mem::take(&mut self.since);
-        if self.is_known() { Some(()) } else { self.send(Event::Text { channel, text, tokens }).await }
+        if self.is_known() {
+            Some(())
+        } else {
+            self.send(Event::Text { channel, text, tokens, logprobs: Vec::new() }).await
+        }
     }
 
     async fn call(&mut self, index: u32, city: &str) -> Option<()> {
@@ -247,9 +255,9 @@ impl Speaker {
             name: Some("get_weather".into()),
             arguments: "{\"city\": ".into(),
         };
-        self.send(Event::ToolCall { delta: first, tokens: Vec::new() }).await?;
+        self.send(Event::ToolCall { delta: first, tokens: Vec::new(), logprobs: Vec::new() }).await?;
         let rest = ToolCallDelta { index, id: None, name: None, arguments: format!("\"{city}\"}}") };
-        self.send(Event::ToolCall { delta: rest, tokens }).await
+        self.send(Event::ToolCall { delta: rest, tokens, logprobs: Vec::new() }).await
     }
 
     async fn finish(self, reason: FinishReason) -> Option<()> {

@@ -2,8 +2,9 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
 use mesh_proto::{
-    Channel, ChatPrompt, FinishReason, GenerateError, GenerateRequest, LogitBias, Message, ModelId, Prompt, RequestId,
-    Role, Sampling, TokenId, ToolCall, ToolCallDelta, ToolDefinition, Usage,
+    Channel, ChatPrompt, Constraint, Dry, FinishReason, GenerateError, GenerateRequest, Likelihood, LogitBias, Message,
+    ModelId, Prompt, RequestId, Role, Sampling, TokenId, TokenLogprob, ToolCall, ToolCallDelta, ToolChoice,
+    ToolDefinition, Usage,
     codec::{self, CodecError, Ext, Wire},
     directory::*,
     identity::*,
@@ -200,12 +201,31 @@ pub fn chat_ask() -> Ask {
         Message { tool_call_id: Some("call_1".into()), ..Message::text(Role::Tool, "sky") },
     ];
     let tools = vec![ToolDefinition { name: "look".into(), json: "{\"type\":\"function\"}".into() }];
-    let prompt = Prompt::Chat(ChatPrompt { messages, tools, enable_thinking: Some(false) });
+    let prompt = Prompt::Chat(ChatPrompt {
+        messages,
+        tools,
+        enable_thinking: Some(false),
+        reasoning_effort: Some("low".into()),
+        reasoning_budget: Some(300),
+        variables: vec![("today".into(), "\"Friday\"".into())],
+    });
+    let dry = Dry { multiplier: 0.8, base: 1.75, allowed_length: 2, last_n: None, breakers: vec!["\n".into()] };
     let bias = LogitBias { token: TokenId(5), bias: -100.0 };
     let request = GenerateRequest {
         id: RequestId("req-1".into()),
-        sampling: Sampling { temperature: 0.5, seed: Some(7), logit_bias: vec![bias], ..Sampling::default() },
+        sampling: Sampling {
+            temperature: 0.5,
+            seed: Some(7),
+            logit_bias: vec![bias],
+            dry: Some(dry),
+            ..Sampling::default()
+        },
+        tool_choice: ToolChoice::Named("look".into()),
+        parallel_tool_calls: false,
+        constraint: Some(Constraint::JsonSchema("{}".into())),
+        logprobs: Some(2),
         max_tokens: Some(300),
+        min_tokens: 4,
         stop: vec!["END".into()],
         ..GenerateRequest::new(ModelId::new("tiny"), prompt)
     };
@@ -223,11 +243,19 @@ pub fn resuming_ask() -> Ask {
 pub fn tokens_reply() -> Reply {
     let call = ToolCallDelta { index: 0, id: Some("call_1".into()), name: Some("look".into()), arguments: "{}".into() };
     let text = Piece::Text { channel: Channel::Reasoning, text: "hm".into() };
-    Reply::Tokens { at: 3, tokens: vec![TokenId(300), TokenId(4)], pieces: vec![text, Piece::ToolCall(call)] }
+    let like = |token, logprob| Likelihood { token: TokenId(token), bytes: vec![0xC3], logprob };
+    let likely = TokenLogprob { chosen: like(300, -0.5), top: vec![like(4, -0.25)] };
+    Reply::Tokens {
+        at: 3,
+        tokens: vec![TokenId(300), TokenId(4)],
+        pieces: vec![text, Piece::ToolCall(call)],
+        logprobs: vec![likely],
+    }
 }
 
 pub fn finished_reply() -> Reply {
     Reply::Finished {
+        logprobs: vec![],
         pieces: vec![Piece::Text { channel: Channel::Content, text: "EN".into() }],
         reason: FinishReason::Stop,
         stop: Some("END".into()),

@@ -12,7 +12,7 @@ fn head() -> Head {
 }
 
 fn text(channel: Channel, text: &str) -> Event {
-    Event::Text { channel, text: text.into(), tokens: Vec::new() }
+    Event::Text { channel, text: text.into(), tokens: Vec::new(), logprobs: Vec::new() }
 }
 
 fn finished(reason: FinishReason) -> Event {
@@ -27,7 +27,7 @@ fn call(index: u32, first: Option<(&str, &str)>, arguments: &str) -> Event {
         name: first.map(|(_, name)| name.to_owned()),
         arguments: arguments.to_owned(),
     };
-    Event::ToolCall { delta, tokens: Vec::new() }
+    Event::ToolCall { delta, tokens: Vec::new(), logprobs: Vec::new() }
 }
 
 fn thought() -> Vec<Event> {
