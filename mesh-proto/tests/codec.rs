@@ -210,7 +210,7 @@ fn lists_of_nothing_end_at_their_caps_before_they_take_memory() {
         assert!(codec::decode::<Ask>(&full).is_ok(), "{list} of {most}");
         let beyond = swollen(list, most + 1, element);
         assert_eq!(codec::decode::<Ask>(&beyond).unwrap_err(), CodecError::Malformed { what: "ask" }, "{list}");
-        let frame = swollen(list, (Ask::LIMIT / element.len() - 100) as u32, element);
+        let frame = swollen(list, (Ask::LIMIT / element.len() - 200) as u32, element);
         assert!(frame.len() > Ask::LIMIT - 8192 && frame.len() <= Ask::LIMIT);
         let before = peak();
         assert!(codec::decode::<Ask>(&frame).is_err(), "{list}");
