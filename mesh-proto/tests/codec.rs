@@ -161,7 +161,7 @@ fn counts_of_an_ask_and_of_a_reply_beyond_their_caps_are_named() {
     let nothing =
         codec::encode(&Reply::Tokens { at: 0, tokens: vec![], pieces: vec![], logprobs: vec![] }).unwrap_err();
     assert_eq!(nothing.to_string(), "reply: tokens has 0, 1 to 65536 are allowed");
-    assert_eq!(codec::decode::<Reply>(&[1, 2, 0, 0, 0]).unwrap_err().label(), "cap", "nor from outside");
+    assert_eq!(codec::decode::<Reply>(&[1, 2, 0, 0, 0, 0]).unwrap_err().label(), "cap", "nor from outside");
 }
 
 /// An ask's bytes in which one list is said to hold `count` of `element`.
