@@ -77,6 +77,8 @@ pub(crate) struct Brain {
     pub(super) next_record: Millis,
     pub(super) last_record: Millis,
     pub(super) next_chores: Millis,
+    /// Whether gossip had no neighbour at the last chores, though somebody is linked.
+    pub(super) lonely: bool,
     pub(super) next_bootstrap: Millis,
     pub(super) next_renewal: Millis,
     pub(super) dialing: BTreeSet<NodeId>,
@@ -118,6 +120,7 @@ impl Brain {
             next_record: now.local,
             last_record: Millis(0),
             next_chores: now.local,
+            lonely: false,
             next_bootstrap: now.local,
             next_renewal: now.local,
             dialing: BTreeSet::new(),
@@ -479,6 +482,7 @@ impl Brain {
             self.keep_peers();
         }
         self.renew_if_due();
+        self.join_gossip_again();
     }
 
     /// Where the peers are, for the next start. In a thread of its own: a disk may take its time.

@@ -8,7 +8,7 @@
 //! - **(b)** a peer whose first dial failed is never dialled again, **(c)** halves of a partition never merge by
 //!   themselves, and **(d)** a node restarted with its key within the idle time hears and is not heard: [`Fast::replug`]
 //!   dials the peer here, hands gossip the connection, and joins anew. It is pulled from both sides whenever a link
-//!   comes up or a node comes back in a later life.
+//!   comes up or a node comes back in a later life, and now and then by whoever has no neighbour.
 //!
 //! `gossip_tests.rs` holds each trap open and closed, so that a release without it shows.
 

@@ -7,6 +7,7 @@ use mesh_proto::{
     identity::{AdmitReply, AdmitRequest, Contact, NodeId, Session},
     suspicion::{self, ProbeFrame},
 };
+use rand::seq::IndexedRandom;
 
 use super::{admit, brain::Brain, clock, gate::NOT_A_MEMBER, home::Used, links::Kind, mail::Mail};
 
@@ -40,6 +41,22 @@ impl Brain {
                 }
                 fast.replug(&contact).await;
             });
+        }
+    }
+
+    /// Gossip that has had no neighbour for a while is given one, whoever it is. A lever that is pulled while a connection
+    /// of the peer's is on its way in may come to nothing: iroh-gossip sends on the connection that it was handed last, and
+    /// forgets the peer with that one.
+    pub(super) fn join_gossip_again(&mut self) {
+        let linked = self.parts.links.all();
+        let alone = self.parts.fast.neighbours().is_empty();
+        if std::mem::replace(&mut self.lonely, alone && !linked.is_empty())
+            && self.lonely
+            && let Some(node) = linked.choose(&mut rand::rng())
+        {
+            tracing::debug!(node = %node.short(), "gossip has no neighbour; it is joined again");
+            let (fast, contact) = (self.parts.fast.clone(), self.contact(node));
+            tokio::spawn(async move { fast.replug(&contact).await });
         }
     }
 
