@@ -13,13 +13,14 @@
 //! `gossip_tests.rs` holds each trap open and closed, so that a release without it shows.
 
 use std::{
-    collections::BTreeSet,
-    sync::{Arc, Mutex, PoisonError},
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use iroh::EndpointId;
+use iroh::{EndpointId, endpoint::WeakConnectionHandle};
 use iroh_gossip::{
     TopicId,
     api::{Event, GossipReceiver, GossipSender},
@@ -30,7 +31,10 @@ use mesh_proto::{
     directory::Announce,
     identity::{Contact, MeshId, NodeId},
 };
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::sleep,
+};
 
 use super::{
     alpn,
@@ -44,6 +48,13 @@ pub const MAX_MESSAGE: usize = 16 * 1024;
 pub const MARGIN: usize = 64;
 /// Announcements that wait to be sent; more are dropped, anti-entropy brings them. (guess)
 const MAX_WAITING: usize = 32;
+/// Dials of one [`Fast::replug`], and the time between them. With QUIC's idle time of 4 s, what is dead is forgotten before
+/// the last.
+const TRIES: u32 = 4;
+const TRY_AGAIN: Duration = Duration::from_secs(2);
+/// Until a connection that was closed here is closed there too, and gossip knows. Unit: time; 300 ms, a guess at twice a
+/// long round trip. Less: the peer may see the new connection first, and forgets nothing.
+const CLOSED: Duration = Duration::from_millis(300);
 
 const _: () = assert!(Announce::LIMIT + MARGIN <= MAX_MESSAGE);
 
@@ -53,6 +64,8 @@ pub(crate) struct Fast {
     net: Net,
     gossip: Gossip,
     neighbours: Arc<Mutex<BTreeSet<NodeId>>>,
+    /// The connections that were handed to gossip here.
+    plugged: Arc<Mutex<BTreeMap<NodeId, WeakConnectionHandle>>>,
     sender: watch::Receiver<Option<GossipSender>>,
     waiting: mpsc::Sender<Bytes>,
 }
@@ -63,7 +76,7 @@ impl Fast {
         let gossip = Gossip::builder().max_message_size(MAX_MESSAGE).spawn(net.endpoint.clone());
         let (told, sender) = watch::channel(None);
         let (waiting, queue) = mpsc::channel(MAX_WAITING);
-        let fast = Self { net, gossip, neighbours: Arc::default(), sender, waiting };
+        let fast = Self { net, gossip, neighbours: Arc::default(), plugged: Arc::default(), sender, waiting };
         tokio::spawn(fast.clone().listen(TopicId::from_bytes(mesh.0), told, mail));
         tokio::spawn(send(fast.sender.clone(), queue));
         fast
@@ -89,19 +102,41 @@ impl Fast {
         let _ = self.waiting.try_send(bytes.into());
     }
 
-    /// Makes sure that gossip and this peer hear each other: traps (b), (c) and (d).
+    /// Makes sure that gossip and this peer hear each other: traps (b), (c) and (d). Tries a few times: who is back in a
+    /// later life may be out of reach until its former connections are forgotten.
     pub(crate) async fn replug(&self, contact: &Contact) {
         let Some(id) = endpoint_id(&contact.node) else { return };
-        match self.net.dial(contact, alpn::GOSSIP).await {
-            Ok(connection) => {
-                if let Err(error) = self.gossip.handle_connection(connection).await {
-                    tracing::debug!(%error, "gossip is closed");
+        for _ in 0..TRIES {
+            match self.net.dial(contact, alpn::GOSSIP).await {
+                Ok(connection) => {
+                    self.plugged().insert(contact.node, connection.weak_handle());
+                    match self.gossip.handle_connection(connection).await {
+                        Ok(()) => self.join(vec![id]).await,
+                        Err(error) => tracing::debug!(%error, "gossip is closed"),
+                    }
                     return;
                 }
-                self.join(vec![id]).await;
+                Err(error) => {
+                    tracing::debug!(node = %contact.node.short(), %error, "gossip's neighbour was not reached");
+                    sleep(TRY_AGAIN).await;
+                }
             }
-            Err(error) => tracing::debug!(node = %contact.node.short(), %error, "gossip's neighbour was not reached"),
         }
+    }
+
+    /// The same, for who has no neighbour at all: the peer may take this node for its neighbour since a former life, and
+    /// answers no greeting then. It forgets that with the connection.
+    pub(crate) async fn replug_afresh(&self, contact: &Contact) {
+        let before = self.plugged().remove(&contact.node).and_then(|before| before.upgrade());
+        if let Some(before) = before {
+            before.close(0u32.into(), b"again");
+            sleep(CLOSED).await;
+        }
+        self.replug(contact).await;
+    }
+
+    fn plugged(&self) -> MutexGuard<'_, BTreeMap<NodeId, WeakConnectionHandle>> {
+        self.plugged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn join(&self, peers: Vec<EndpointId>) {

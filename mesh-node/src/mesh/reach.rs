@@ -44,9 +44,8 @@ impl Brain {
         }
     }
 
-    /// Gossip that has had no neighbour for a while is given one, whoever it is. A lever that is pulled while a connection
-    /// of the peer's is on its way in may come to nothing: iroh-gossip sends on the connection that it was handed last, and
-    /// forgets the peer with that one.
+    /// Gossip that has had no neighbour for a while is given one, whoever it is: a lever that was pulled may have come to
+    /// nothing, if the peer's own connection was on its way in, or the peer could not be dialled back.
     pub(super) fn join_gossip_again(&mut self) {
         let linked = self.parts.links.all();
         let alone = self.parts.fast.neighbours().is_empty();
@@ -56,7 +55,7 @@ impl Brain {
         {
             tracing::debug!(node = %node.short(), "gossip has no neighbour; it is joined again");
             let (fast, contact) = (self.parts.fast.clone(), self.contact(node));
-            tokio::spawn(async move { fast.replug(&contact).await });
+            tokio::spawn(async move { fast.replug_afresh(&contact).await });
         }
     }
 
