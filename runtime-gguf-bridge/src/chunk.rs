@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 
 use engine::text::TextModel;
-use mesh_proto::TokenId;
+use mesh_proto::{Likelihood, TokenId, TokenLogprob};
 use serde_json::Value as Json;
 
 /// Longest token that is looked for, in bytes. A character has four; a token that ends inside one may begin with a word.
@@ -49,8 +49,16 @@ impl Fragments {
     }
 }
 
+/// A token of the answer.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Told {
+    pub(crate) token: TokenId,
+    /// How likely it was; told where the request asks for it, and never of a token that was found by its bytes.
+    pub(crate) likely: Option<TokenLogprob>,
+}
+
 /// What a chunk says.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Said {
     /// The prompt is being computed; so many of its tokens were there already.
     Prompt {
@@ -58,7 +66,7 @@ pub(crate) enum Said {
         cached: u32,
     },
     /// The next tokens of the answer.
-    Tokens(Vec<TokenId>),
+    Tokens(Vec<Told>),
     /// Text of so many tokens whose ids nobody knows.
     Untold {
         /// The text.
@@ -90,7 +98,7 @@ pub(crate) struct Chunks<'a> {
     /// Tokens of which something was told.
     seen: u32,
     /// A token without text: markup, or the one that ends the answer. What follows tells.
-    held: Option<TokenId>,
+    held: Option<Told>,
 }
 
 impl<'a> Chunks<'a> {
@@ -114,43 +122,57 @@ impl<'a> Chunks<'a> {
         let tokens = chunk["tokens"].as_array().ok_or_else(|| bad("no tokens"))?;
         let [token] = tokens.as_slice() else { return Err(bad("not one token")) };
         let token = TokenId(number(token).ok_or_else(|| bad("a token that is none"))?);
+        let likely = likely(chunk, token);
         let new = predicted.checked_sub(self.seen).filter(|new| *new > 0).ok_or_else(|| bad("no new token"))?;
         self.seen = predicted;
         let held = self.held.take();
         if new == 1 {
             if text.is_empty() {
-                self.held = Some(token);
+                self.held = Some(Told { token, likely });
                 out.extend(held.map(|held| Said::Tokens(vec![held])));
                 return Ok(());
             }
-            let tokens = held.into_iter().chain([token]).collect();
+            let tokens = held.into_iter().chain([Told { token, likely }]).collect();
             out.push(Said::Tokens(tokens));
             return Ok(());
         }
         out.extend(held.map(|held| Said::Tokens(vec![held])));
         out.push(match self.find(text, token, new - 1) {
-            Some(tokens) => Said::Tokens(tokens),
+            Some(before) => {
+                let found = before.into_iter().map(|token| Told { token, likely: None });
+                Said::Tokens(found.chain([Told { token, likely }]).collect())
+            }
             None => Said::Untold { text: text.to_owned(), count: new },
         });
         Ok(())
     }
 
-    /// The tokens of a text whose last one is known.
+    /// The tokens of a text before its last one, which is known.
     fn find(&self, text: &str, last: TokenId, before: u32) -> Option<Vec<TokenId>> {
         let rest = text.as_bytes().strip_suffix(self.text.token_bytes(last)?)?;
-        let mut tokens = self.fragments.spell(rest, before)?;
-        tokens.push(last);
-        Some(tokens)
+        self.fragments.spell(rest, before)
     }
 
     fn end(&mut self, chunk: &Json, predicted: u32, out: &mut Vec<Said>) {
         let by_token = chunk["stop_type"] == "eos";
         let held = self.held.take();
-        let (eos, told) = if by_token { (held, None) } else { (None, held) };
+        let (eos, told) = if by_token { (held.map(|held| held.token), None) } else { (None, held) };
         out.extend(told.map(|token| Said::Tokens(vec![token])));
         let silent = predicted.saturating_sub(self.seen);
         out.push(Said::End { eos, silent, cached: number(&chunk["timings"]["cache_n"]) });
     }
+}
+
+/// What the chunk tells of how likely its token was. Of several tokens it tells the last one's.
+fn likely(chunk: &Json, token: TokenId) -> Option<TokenLogprob> {
+    let one = |said: &Json| -> Option<Likelihood> {
+        let bytes = said["bytes"].as_array()?.iter().filter_map(|byte| u8::try_from(byte.as_u64()?).ok());
+        let logprob = said["logprob"].as_f64()? as f32;
+        Some(Likelihood { token: TokenId(number(&said["id"])?), bytes: bytes.collect(), logprob })
+    };
+    let said = chunk.get("completion_probabilities")?.get(0)?;
+    let chosen = one(said).filter(|chosen| chosen.token == token)?;
+    Some(TokenLogprob { chosen, top: said["top_logprobs"].as_array()?.iter().filter_map(one).collect() })
 }
 
 fn number(json: &Json) -> Option<u32> {

@@ -56,7 +56,7 @@ fn read(chunks: &[Json]) -> Result<Vec<Said>, Unreadable> {
 }
 
 fn tokens(ids: &[u32]) -> Said {
-    Said::Tokens(ids.iter().copied().map(TokenId).collect())
+    Said::Tokens(ids.iter().map(|id| Told { token: TokenId(*id), likely: None }).collect())
 }
 
 fn ended(eos: Option<u32>, silent: u32) -> Said {
@@ -133,9 +133,27 @@ proptest! {
         for said in read(&chunks).unwrap() {
             let Said::Tokens(tokens) = said else { panic!("{said:?}") };
             count += tokens.len();
-            tokens.iter().for_each(|token| bytes.extend_from_slice(model.token_bytes(*token).unwrap()));
+            tokens.iter().for_each(|told| bytes.extend_from_slice(model.token_bytes(told.token).unwrap()));
         }
         prop_assert_eq!(String::from_utf8(bytes).unwrap(), text);
         prop_assert_eq!(count, ids.len());
     }
+}
+
+#[test]
+fn likelihoods_come_with_their_token_alone() {
+    let like = |id: u32, logprob: f64| json!({"id": id, "token": "?", "bytes": [id], "logprob": logprob});
+    let with = |mut chunk: Json, id: u32| {
+        let mut said = like(id, -0.5);
+        said["top_logprobs"] = json!([like(72, -0.25), like(105, -1e300)]);
+        chunk["completion_probabilities"] = json!([said]);
+        chunk
+    };
+    let said = read(&[with(chunk("H", 72, 1), 72), with(chunk("i", 105, 2), 72), end("limit", 2)]).unwrap();
+    let [Said::Tokens(first), Said::Tokens(second), _] = said.as_slice() else { panic!("{said:?}") };
+    let likely = first[0].likely.clone().unwrap();
+    assert_eq!((likely.chosen.token, likely.chosen.logprob), (TokenId(72), -0.5));
+    assert_eq!(likely.chosen.bytes, [72]);
+    assert_eq!(likely.top.iter().map(|other| other.token.0).collect::<Vec<_>>(), [72, 105]);
+    assert_eq!(second[0].likely, None, "another token's is not this one's");
 }

@@ -33,7 +33,7 @@ use crate::{
     plan::{self, Machine, Wishes},
     run::Run,
     server::{self, BridgeError, CallError, Device, Server, ServerOptions},
-    vocabulary,
+    vocabulary, wishes,
 };
 
 /// Events that a client may leave unread before its stream waits. As the engine crate's.
@@ -152,11 +152,14 @@ impl GgufEngine {
         let arrived = Instant::now();
         arrival::check_resume(&request, self.descriptor.vocab_size)?;
         let now = arrival::local_time(request.local_time_s)?;
+        let constraint = wishes::check(&request)?;
         let GenerateRequest {
             id,
             prompt,
             mut sampling,
             tool_choice,
+            constraint: _,
+            logprobs,
             max_tokens,
             stop,
             ignore_eos,
@@ -186,6 +189,8 @@ impl GgufEngine {
             draft,
             sampling,
             ignore_eos,
+            logprobs,
+            constraint,
             exact,
             events,
             place,

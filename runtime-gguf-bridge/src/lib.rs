@@ -16,6 +16,7 @@ mod plan;
 mod run;
 mod server;
 mod vocabulary;
+mod wishes;
 
 use std::{ffi::OsString, path::PathBuf};
 

@@ -15,9 +15,10 @@ use serde_json::{Value as Json, json};
 use tokio::sync::mpsc;
 
 use crate::{
-    chunk::{Chunks, Said},
+    chunk::{Chunks, Said, Told},
     engine::{Running, Shared},
     server::CallError,
+    wishes,
 };
 
 /// How often one request is begun again because its child died. Unit: times; default 2, a guess: the request itself may
@@ -31,6 +32,8 @@ pub(crate) struct Run {
     pub(crate) draft: Draft,
     pub(crate) sampling: Sampling,
     pub(crate) ignore_eos: bool,
+    pub(crate) logprobs: Option<u8>,
+    pub(crate) constraint: Option<Json>,
     /// Sampled with a seed that somebody asked for: the same seed must give the same tokens.
     pub(crate) exact: bool,
     pub(crate) events: mpsc::Sender<Event>,
@@ -176,15 +179,13 @@ impl Run {
     }
 
     fn body(&self, replayed: usize) -> Json {
-        let Sampling { temperature, top_p, top_k, min_p, seed, logit_bias, .. } = &self.sampling;
         let tokens = self.draft.tokens();
         // One that was drawn is not used twice in one answer: the same random numbers would be drawn again.
         let began = if self.exact { 0 } else { u64::from(self.draft.generated()) };
-        let seed = seed.unwrap_or_default().wrapping_add(began.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let seed = self.sampling.seed.unwrap_or_default().wrapping_add(began.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         let prompt = tokens.get(..tokens.len() - replayed).unwrap_or_default();
         let prompt: Vec<u32> = prompt.iter().map(|token| token.0).collect();
-        let bias: Vec<Json> = logit_bias.iter().map(|bias| json!([bias.token.0, bias.bias])).collect();
-        json!({
+        let mut body = json!({
             "prompt": prompt,
             "n_predict": u64::from(self.draft.left()) + replayed as u64,
             "stream": true,
@@ -192,15 +193,13 @@ impl Run {
             "return_progress": true,
             // A prompt that is computed in other portions gives slightly other logits, and a seed then other tokens.
             "cache_prompt": !self.exact,
-            "temperature": temperature,
-            "top_p": top_p,
-            "top_k": top_k,
-            "min_p": min_p,
             "seed": seed_of(seed),
-            "samplers": ["top_k", "top_p", "min_p", "temperature"],
-            "logit_bias": bias,
             "ignore_eos": self.ignore_eos,
-        })
+        });
+        wishes::sampling(&self.sampling, &mut body);
+        wishes::likelihoods(self.logprobs, &mut body);
+        wishes::constraint(self.constraint.as_ref(), &mut body);
+        body
     }
 
     /// What the child says becomes events. `Some`: the answer ends with it.
@@ -215,7 +214,7 @@ impl Run {
         match said {
             Said::Prompt { cached } => self.cache(cached),
             Said::Tokens(tokens) => {
-                for token in tokens {
+                for Told { token, .. } in tokens {
                     if let Some(before) = replayed.next() {
                         if before != token {
                             return Err(other_answer());

@@ -1,0 +1,99 @@
+//! What a request asks of the sampling, as llama-server is told it, and what it cannot be told; must not know streams.
+
+use mesh_proto::{ChatPrompt, Constraint, Dry, GenerateError, GenerateRequest, Prompt, Sampling, ToolChoice};
+use serde_json::{Value as Json, json};
+
+/// llama-server's word for "as many as there are".
+const ALL: i64 = -1;
+
+/// Refuses by name what llama-server cannot do. Returns the schema of the answer, if it is to have one.
+///
+/// # Errors
+/// `Invalid`, naming the field.
+pub(crate) fn check(request: &GenerateRequest) -> Result<Option<Json>, GenerateError> {
+    let cannot = |field: &str, what: &str| {
+        Err(GenerateError::invalid(field, format!("`{field}`: {what}, and this model runs in llama-server")))
+    };
+    if request.min_tokens > 0 {
+        return cannot("min_tokens", "llama-server knows no least length");
+    }
+    if let Prompt::Chat(ChatPrompt { reasoning_budget: Some(_), .. }) = &request.prompt {
+        return cannot("reasoning_budget", "it takes the MLX engine");
+    }
+    if matches!(request.tool_choice, ToolChoice::Required | ToolChoice::Named(_)) {
+        return cannot("tool_choice", "a call that is required takes the MLX engine");
+    }
+    if !request.parallel_tool_calls && has_tools(request) {
+        return cannot("parallel_tool_calls", "one call at most takes the MLX engine");
+    }
+    match &request.constraint {
+        None => Ok(None),
+        // llama-server takes the empty schema for an object of any kind.
+        Some(Constraint::JsonObject) => Ok(Some(json!({}))),
+        Some(Constraint::JsonSchema(text)) => serde_json::from_str(text).map(Some).map_err(|error| {
+            GenerateError::invalid("response_format", format!("`response_format`: the schema is not JSON: {error}"))
+        }),
+        Some(Constraint::Regex(_)) => cannot("regex", "regular expressions take the MLX engine"),
+        Some(Constraint::Lark(_)) => cannot("lark", "Lark grammars take the MLX engine"),
+    }
+}
+
+fn has_tools(request: &GenerateRequest) -> bool {
+    matches!(&request.prompt, Prompt::Chat(chat) if !chat.tools.is_empty()) && request.tool_choice != ToolChoice::None
+}
+
+/// How tokens are chosen.
+pub(crate) fn sampling(sampling: &Sampling, body: &mut Json) {
+    let Sampling {
+        temperature,
+        top_p,
+        top_k,
+        min_p,
+        typical_p,
+        repetition_penalty,
+        presence_penalty,
+        frequency_penalty,
+        repeat_last_n,
+        dry,
+        xtc_probability,
+        xtc_threshold,
+        // It depends on how far the answer is.
+        seed: _,
+        logit_bias,
+    } = sampling;
+    let bias: Vec<Json> = logit_bias.iter().map(|bias| json!([bias.token.0, bias.bias])).collect();
+    body["temperature"] = json!(temperature);
+    body["top_p"] = json!(top_p);
+    body["top_k"] = json!(top_k);
+    body["min_p"] = json!(min_p);
+    body["typical_p"] = json!(typical_p);
+    body["repeat_penalty"] = json!(repetition_penalty);
+    body["presence_penalty"] = json!(presence_penalty);
+    body["frequency_penalty"] = json!(frequency_penalty);
+    body["repeat_last_n"] = json!(repeat_last_n.map_or(ALL, i64::from));
+    body["xtc_probability"] = json!(xtc_probability);
+    body["xtc_threshold"] = json!(xtc_threshold);
+    body["logit_bias"] = json!(bias);
+    body["samplers"] = json!(["penalties", "dry", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature"]);
+    if let Some(Dry { multiplier, base, allowed_length, last_n, breakers }) = dry {
+        body["dry_multiplier"] = json!(multiplier);
+        body["dry_base"] = json!(base);
+        body["dry_allowed_length"] = json!(allowed_length);
+        body["dry_penalty_last_n"] = json!(last_n.map_or(ALL, i64::from));
+        body["dry_sequence_breakers"] = json!(breakers);
+    }
+}
+
+/// Which likelihoods are told with each token. Without a wish for others llama-server tells none, the chosen one neither.
+pub(crate) fn likelihoods(logprobs: Option<u8>, body: &mut Json) {
+    if let Some(top) = logprobs {
+        body["n_probs"] = json!(top.max(1));
+    }
+}
+
+/// What the answer must look like.
+pub(crate) fn constraint(schema: Option<&Json>, body: &mut Json) {
+    if let Some(schema) = schema {
+        body["json_schema"] = schema.clone();
+    }
+}
