@@ -108,8 +108,12 @@ class Node:
     def connect(self, port: int, patience: float = PATIENCE) -> http.client.HTTPConnection:
         """A connection of its own to a port of this node, on its loopback address."""
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=patience)
-        with self.inside():
-            connection.sock = socket.create_connection(("127.0.0.1", port), timeout=patience)
+        try:
+            with self.inside():
+                connection.sock = socket.create_connection(("127.0.0.1", port), timeout=patience)
+        except ConnectionRefusedError as error:
+            state = "runs" if self.process.poll() is None else f"ended with {self.process.returncode}"
+            raise Failed(f"{self.name} refused port {port}; it {state}; its log ends: {self.tail()}") from error
         connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection
 
