@@ -30,6 +30,7 @@ use crate::{
     GgufError, GgufOptions, Started,
     arguments::{arguments, threads},
     chunk::Fragments,
+    grammar::Schemas,
     plan::{self, Machine, Wishes},
     run::Run,
     server::{self, BridgeError, CallError, Device, Server, ServerOptions},
@@ -60,6 +61,7 @@ pub(crate) struct Shared {
     kv_bytes_per_token: u64,
     running: AtomicU32,
     kv_tokens: AtomicU64,
+    pub(crate) schemas: Schemas,
     /// When a child that had been given up was last started again.
     revived: Mutex<Option<Instant>>,
 }
@@ -152,13 +154,12 @@ impl GgufEngine {
         let arrived = Instant::now();
         arrival::check_resume(&request, self.descriptor.vocab_size)?;
         let now = arrival::local_time(request.local_time_s)?;
-        let constraint = wishes::check(&request)?;
+        wishes::check(&request)?;
         let GenerateRequest {
             id,
             prompt,
             mut sampling,
             tool_choice,
-            constraint: _,
             logprobs,
             max_tokens,
             stop,
@@ -174,13 +175,16 @@ impl GgufEngine {
             let encode = |text: &str, specials: bool| runtime.block_on(shared.tokenize(text, specials));
             let prepared = shared.text.prepare_with(&prompt, &tool_choice, now, encode)?;
             arrival::in_vocabulary("prompt", &prepared.tokens, vocab_size)?;
+            let grammar = prepared.grammar.as_ref().map(|grammar| runtime.block_on(shared.grammar(grammar)));
+            let grammar = grammar.transpose()?;
             let answer = shared.text.answer(&prepared, &stop);
             let opening = Opening { prompt: prepared.tokens, resume, max_tokens, ceiling_tokens, ignore_eos };
-            Draft::open(opening, answer, &Default::default())
+            Ok((Draft::open(opening, answer, &Default::default())?, grammar))
         };
         let prepared = spawn_blocking(prepare).await;
-        let draft = prepared.map_err(|error| GenerateError::Engine(format!("the text pipeline failed: {error}")))??;
-        let exact = sampling.seed.is_some() && !seed_drawn && !sampling.is_greedy();
+        let (draft, grammar) =
+            prepared.map_err(|error| GenerateError::Engine(format!("the text pipeline failed: {error}")))??;
+        let exact = grammar.is_some() || (sampling.seed.is_some() && !seed_drawn && !sampling.is_greedy());
         sampling.seed.get_or_insert_with(arrival::draw_seed);
         let (events, told) = mpsc::channel(EVENT_BUFFER);
         let run = Run {
@@ -190,7 +194,7 @@ impl GgufEngine {
             sampling,
             ignore_eos,
             logprobs,
-            constraint,
+            grammar,
             exact,
             events,
             place,
@@ -268,6 +272,7 @@ pub(crate) async fn start(options: GgufOptions, stage: &mut dyn FnMut(&str)) -> 
         kv_bytes_per_token: plan.kv_bytes_per_token,
         running: AtomicU32::new(0),
         kv_tokens: AtomicU64::new(0),
+        schemas: Schemas::default(),
         revived: Mutex::default(),
     };
     let engine = GgufEngine { descriptor, shared: Arc::new(shared) };

@@ -12,6 +12,8 @@
 mod arguments;
 mod chunk;
 mod engine;
+mod gbnf;
+mod grammar;
 mod plan;
 mod run;
 mod server;

@@ -33,8 +33,10 @@ pub(crate) struct Run {
     pub(crate) sampling: Sampling,
     pub(crate) ignore_eos: bool,
     pub(crate) logprobs: Option<u8>,
-    pub(crate) constraint: Option<Json>,
-    /// Sampled with a seed that somebody asked for: the same seed must give the same tokens.
+    /// What the answer must look like, in GBNF. It is followed from the answer's start.
+    pub(crate) grammar: Option<String>,
+    /// Begun again from its start where it has to go on: it is sampled with a seed that somebody asked for, and the same
+    /// seed must give the same tokens; or it follows a grammar.
     pub(crate) exact: bool,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) place: Place,
@@ -198,7 +200,7 @@ impl Run {
         });
         wishes::sampling(&self.sampling, &mut body);
         wishes::likelihoods(self.logprobs, &mut body);
-        wishes::constraint(self.constraint.as_ref(), &mut body);
+        wishes::grammar(self.grammar.as_deref(), &mut body);
         body
     }
 

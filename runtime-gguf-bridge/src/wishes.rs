@@ -1,16 +1,16 @@
 //! What a request asks of the sampling, as llama-server is told it, and what it cannot be told; must not know streams.
 
-use mesh_proto::{ChatPrompt, Constraint, Dry, GenerateError, GenerateRequest, Prompt, Sampling, ToolChoice};
+use mesh_proto::{ChatPrompt, Dry, GenerateError, GenerateRequest, Prompt, Sampling};
 use serde_json::{Value as Json, json};
 
 /// llama-server's word for "as many as there are".
 const ALL: i64 = -1;
 
-/// Refuses by name what llama-server cannot do. Returns the schema of the answer, if it is to have one.
+/// Refuses by name what llama-server cannot do.
 ///
 /// # Errors
 /// `Invalid`, naming the field.
-pub(crate) fn check(request: &GenerateRequest) -> Result<Option<Json>, GenerateError> {
+pub(crate) fn check(request: &GenerateRequest) -> Result<(), GenerateError> {
     let cannot = |field: &str, what: &str| {
         Err(GenerateError::invalid(field, format!("`{field}`: {what}, and this model runs in llama-server")))
     };
@@ -20,26 +20,7 @@ pub(crate) fn check(request: &GenerateRequest) -> Result<Option<Json>, GenerateE
     if let Prompt::Chat(ChatPrompt { reasoning_budget: Some(_), .. }) = &request.prompt {
         return cannot("reasoning_budget", "it takes the MLX engine");
     }
-    if matches!(request.tool_choice, ToolChoice::Required | ToolChoice::Named(_)) {
-        return cannot("tool_choice", "a call that is required takes the MLX engine");
-    }
-    if !request.parallel_tool_calls && has_tools(request) {
-        return cannot("parallel_tool_calls", "one call at most takes the MLX engine");
-    }
-    match &request.constraint {
-        None => Ok(None),
-        // llama-server takes the empty schema for an object of any kind.
-        Some(Constraint::JsonObject) => Ok(Some(json!({}))),
-        Some(Constraint::JsonSchema(text)) => serde_json::from_str(text).map(Some).map_err(|error| {
-            GenerateError::invalid("response_format", format!("`response_format`: the schema is not JSON: {error}"))
-        }),
-        Some(Constraint::Regex(_)) => cannot("regex", "regular expressions take the MLX engine"),
-        Some(Constraint::Lark(_)) => cannot("lark", "Lark grammars take the MLX engine"),
-    }
-}
-
-fn has_tools(request: &GenerateRequest) -> bool {
-    matches!(&request.prompt, Prompt::Chat(chat) if !chat.tools.is_empty()) && request.tool_choice != ToolChoice::None
+    Ok(())
 }
 
 /// How tokens are chosen.
@@ -91,9 +72,9 @@ pub(crate) fn likelihoods(logprobs: Option<u8>, body: &mut Json) {
     }
 }
 
-/// What the answer must look like.
-pub(crate) fn constraint(schema: Option<&Json>, body: &mut Json) {
-    if let Some(schema) = schema {
-        body["json_schema"] = schema.clone();
+/// What the answer must look like, in GBNF.
+pub(crate) fn grammar(grammar: Option<&str>, body: &mut Json) {
+    if let Some(grammar) = grammar {
+        body["grammar"] = json!(grammar);
     }
 }
