@@ -11,8 +11,8 @@ use std::{path::PathBuf, time::Duration};
 use engine::{Engine, EngineLoad};
 use futures_util::{StreamExt, stream};
 use mesh_proto::{
-    Channel, ChatPrompt, Event, FinishReason, GenerateError, GenerateRequest, Message, ModelId, Prompt, Role, Sampling,
-    TokenId, Usage,
+    Channel, ChatPrompt, Constraint, Event, FinishReason, GenerateError, GenerateRequest, Message, ModelId, Prompt,
+    Role, Sampling, TokenId, ToolChoice, ToolDefinition, Usage,
 };
 use runtime_gguf_bridge::{GgufEngine, GgufOptions, KvBits, start};
 use serde_json::Value;
@@ -126,6 +126,84 @@ async fn the_documented_prompts_are_answered_as_documented() {
         .await;
     assert!(wrong.is_empty(), "{wrong:#?}");
     idle(engine).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_keep_to_their_grammar() {
+    let Some(options) = options() else { return };
+    let engine = serve(options).await;
+    let schema = r#"{"type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}, "n": {"type": "integer", "minimum": 3,
+        "maximum": 9}}, "required": ["city", "n"], "additionalProperties": false}"#;
+    for enable_thinking in [Some(true), Some(false)] {
+        let mut request = ask("What is the capital of France?");
+        let Prompt::Chat(chat) = &mut request.prompt else { unreachable!() };
+        chat.enable_thinking = enable_thinking;
+        request.constraint = Some(Constraint::JsonSchema(schema.to_owned()));
+        let said = answer(&engine, request).await.unwrap();
+        let json: Value = serde_json::from_str(&said.content).unwrap_or_else(|error| panic!("{said:?}: {error}"));
+        assert!(["Paris", "Rome"].contains(&json["city"].as_str().unwrap()), "{json}");
+        assert!((3..=9).contains(&json["n"].as_u64().unwrap()), "{json}");
+        assert_eq!(said.reason, Some(FinishReason::Stop));
+    }
+    let regex = Constraint::Regex("[A-F]{3}-(\\d{2}|x)/".to_owned());
+    let request = GenerateRequest { constraint: Some(regex), ..ask("Hello") };
+    let said = answer(&engine, request).await.unwrap().content;
+    let (letters, rest) = said.split_at(3);
+    assert!(letters.bytes().all(|letter| (b'A'..=b'F').contains(&letter)), "{said}");
+    let rest = rest.strip_prefix('-').and_then(|rest| rest.strip_suffix('/')).unwrap();
+    assert!(rest == "x" || (rest.len() == 2 && rest.bytes().all(|digit| digit.is_ascii_digit())), "{said}");
+    for (constraint, field) in [
+        (Constraint::JsonSchema(r#"{"type": "whatever"}"#.to_owned()), "response_format"),
+        (Constraint::Lark("start: /a/\n%ignore / /".to_owned()), "response_format"),
+    ] {
+        let request = GenerateRequest { constraint: Some(constraint), ..ask("Hello") };
+        let Err(GenerateError::Invalid { field: named, .. }) = answer(&engine, request).await else {
+            panic!("{field}")
+        };
+        assert!(named.starts_with(field) || named == "lark", "{named}");
+    }
+    idle(&engine).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_are_required_are_made() {
+    let Some(options) = options() else { return };
+    let engine = serve(options).await;
+    let tool = |name: &str| ToolDefinition {
+        name: name.to_owned(),
+        json: format!(
+            r#"{{"type":"function","function":{{"name":"{name}","parameters":{{"type":"object","properties":{{"unit":{{"enum":["C","F"]}}}},"required":["unit"]}}}}}}"#
+        ),
+    };
+    for (choice, names) in
+        [(ToolChoice::Required, ["weather", "clock"].as_slice()), (ToolChoice::Named("clock".into()), &["clock"])]
+    {
+        let mut request = ask("What is the capital of France?");
+        let Prompt::Chat(chat) = &mut request.prompt else { unreachable!() };
+        chat.tools = vec![tool("weather"), tool("clock")];
+        request.parallel_tool_calls = false;
+        request.tool_choice = choice;
+        let mut generation = engine.generate(request).await.unwrap();
+        let (mut name, mut arguments, mut calls) = (String::new(), String::new(), 0);
+        let mut reason = None;
+        while let Some(event) = generation.next().await {
+            match event {
+                Event::ToolCall { delta, .. } => {
+                    calls += u32::from(delta.name.is_some());
+                    name += &delta.name.unwrap_or_default();
+                    arguments += &delta.arguments;
+                }
+                Event::Finished { reason: end, .. } => reason = Some(end),
+                Event::Failed(error) => panic!("{error}"),
+                _ => {}
+            }
+        }
+        assert_eq!((calls, reason), (1, Some(FinishReason::ToolCalls)));
+        assert!(names.contains(&name.as_str()), "{name}");
+        let arguments: Value = serde_json::from_str(&arguments).unwrap();
+        assert!(["C", "F"].contains(&arguments["unit"].as_str().unwrap()), "{arguments}");
+    }
+    idle(&engine).await;
 }
 
 /// Long enough to be cut, and different for each seed.

@@ -74,9 +74,7 @@ fn write(hir: &Hir, out: &mut String) -> Result<(), Unsayable> {
         HirKind::Class(class) => write_class(class, out)?,
         HirKind::Look(look) => return Err(Unsayable(format!("the assertion {look:?} of a regular expression"))),
         HirKind::Repetition(repetition) => {
-            out.push('(');
-            write(&repetition.sub, out)?;
-            out.push(')');
+            write_one(&repetition.sub, out)?;
             let _ = match (repetition.min, repetition.max) {
                 (0, None) => write!(out, "*"),
                 (1, None) => write!(out, "+"),
@@ -85,11 +83,7 @@ fn write(hir: &Hir, out: &mut String) -> Result<(), Unsayable> {
                 (min, None) => write!(out, "{{{min},}}"),
             };
         }
-        HirKind::Capture(capture) => {
-            out.push('(');
-            write(&capture.sub, out)?;
-            out.push(')');
-        }
+        HirKind::Capture(capture) => write_one(&capture.sub, out)?,
         HirKind::Concat(parts) => separated(parts, " ", out)?,
         HirKind::Alternation(ways) => {
             out.push('(');
@@ -97,6 +91,17 @@ fn write(hir: &Hir, out: &mut String) -> Result<(), Unsayable> {
             out.push(')');
         }
     }
+    Ok(())
+}
+
+/// As one thing, of which there may be several.
+fn write_one(hir: &Hir, out: &mut String) -> Result<(), Unsayable> {
+    if matches!(hir.kind(), HirKind::Class(_) | HirKind::Alternation(_)) {
+        return write(hir, out);
+    }
+    out.push('(');
+    write(hir, out)?;
+    out.push(')');
     Ok(())
 }
 
