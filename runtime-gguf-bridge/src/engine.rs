@@ -15,7 +15,7 @@ use engine::{
     Engine, EngineLoad, Generation, arrival,
     draft::{Draft, Opening},
     house::{House, Place},
-    text::TextModel,
+    text::{TextModel, TextRequest},
 };
 use futures_util::future::BoxFuture;
 use mesh_proto::{GenerateError, GenerateRequest, ModelDescriptor, TokenId};
@@ -160,6 +160,8 @@ impl GgufEngine {
             prompt,
             mut sampling,
             tool_choice,
+            parallel_tool_calls,
+            constraint,
             logprobs,
             max_tokens,
             stop,
@@ -173,7 +175,13 @@ impl GgufEngine {
         let runtime = Handle::current();
         let prepare = move || {
             let encode = |text: &str, specials: bool| runtime.block_on(shared.tokenize(text, specials));
-            let prepared = shared.text.prepare_with(&prompt, &tool_choice, now, encode)?;
+            let asked = TextRequest {
+                prompt: &prompt,
+                tool_choice: &tool_choice,
+                parallel_tool_calls,
+                constraint: constraint.as_ref(),
+            };
+            let prepared = shared.text.prepare_with(asked, now, encode)?;
             arrival::in_vocabulary("prompt", &prepared.tokens, vocab_size)?;
             let grammar = prepared.grammar.as_ref().map(|grammar| runtime.block_on(shared.grammar(grammar)));
             let grammar = grammar.transpose()?;

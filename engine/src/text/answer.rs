@@ -1,16 +1,10 @@
 //! One answer being written: tokens in, pieces out; must not know prompts, batches or clients.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, ops::Range, sync::Arc};
 
 use mesh_proto::{Channel, TokenId, ToolCallDelta};
 
-use crate::text::{
-    detok::Detokenizer,
-    split::{Part, Splitter},
-    stops::Stops,
-    tool_call::new_id,
-    vocabulary::Vocabulary,
-};
+use crate::text::{detok::Detokenizer, reader::Part, split::Splitter, stops::Stops, vocabulary::Vocabulary};
 
 /// A piece of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,11 +16,14 @@ pub enum Piece {
         /// The text.
         text: String,
     },
-    /// A piece of a tool call. Today each call comes whole, in one piece.
+    /// A piece of a tool call: the first has its id and name, and all of them together the arguments.
     ToolCall(ToolCallDelta),
     /// A stop string was met: the answer is over.
     Stop(String),
 }
+
+/// Makes an id for a call that the model gave none.
+type NewId = fn() -> String;
 
 /// The parser of one answer: a few microseconds a token, and it never panics.
 pub struct Answer {
@@ -48,8 +45,9 @@ impl Answer {
         detok: Detokenizer,
         split: Splitter,
         stop: &[String],
+        new_id: NewId,
     ) -> Self {
-        let sink = Sink { stops: Stops::new(stop), stopped: false, calls: 0 };
+        let sink = Sink { stops: Stops::new(stop), stopped: false, calls: 0, new_id };
         Self { vocabulary, marks, detok, split, sink, text: String::new(), tokens: 0, reasoning_tokens: 0 }
     }
 
@@ -62,14 +60,16 @@ impl Answer {
         self.tokens += 1;
         self.text.clear();
         let TokenId(id) = token;
+        let mut special = None;
         if !self.vocabulary.is_special(id) {
             self.detok.push(id, &mut self.text);
-        } else if let Some((_, mark)) = self.marks.iter().find(|(marked, _)| *marked == id)
-            && self.split.wants(mark)
+        } else if self.split.has_markup()
+            && let Some((_, mark)) = self.marks.iter().find(|(marked, _)| *marked == id)
         {
             self.detok.push_text(mark, &mut self.text);
+            special = Some(self.text.len() - mark.len()..self.text.len());
         }
-        self.settle(1, out);
+        self.settle(1, special, out);
     }
 
     /// Text of `tokens` generated tokens whose ids nobody knows.
@@ -80,19 +80,19 @@ impl Answer {
         self.tokens += tokens;
         self.text.clear();
         self.detok.push_text(text, &mut self.text);
-        self.settle(tokens, out);
+        self.settle(tokens, None, out);
     }
 
     /// What the text of the last `tokens` tokens settles.
-    fn settle(&mut self, tokens: u32, out: &mut Vec<Piece>) {
+    fn settle(&mut self, tokens: u32, special: Option<Range<usize>>, out: &mut Vec<Piece>) {
         let before = self.split.is_reasoning();
         let first = out.len();
-        self.split.push(&self.text, &mut |part| self.sink.take(part, first, out));
+        self.split.push(&self.text, special, &mut |part| self.sink.take(part, first, out));
         match (before, self.split.is_reasoning()) {
-            (true, _) => self.reasoning_tokens += tokens,
             // All there was so far was the opening tag.
-            (false, true) => self.reasoning_tokens = self.tokens,
+            (false, true) if self.reasoning_tokens == 0 => self.reasoning_tokens = self.tokens,
             (false, false) => {}
+            _ => self.reasoning_tokens += tokens,
         }
     }
 
@@ -104,7 +104,7 @@ impl Answer {
         self.text.clear();
         self.detok.finish(&mut self.text);
         let first = out.len();
-        self.split.push(&self.text, &mut |part| self.sink.take(part, first, out));
+        self.split.push(&self.text, None, &mut |part| self.sink.take(part, first, out));
         self.split.finish(&mut |part| self.sink.take(part, first, out));
         if !self.sink.stopped {
             self.sink.finish(first, out);
@@ -112,9 +112,14 @@ impl Answer {
         self.sink.stopped = true;
     }
 
-    /// Whether a tool call was given out.
+    /// Whether a tool call was given out, or begun.
     pub fn called_tools(&self) -> bool {
         self.sink.calls > 0
+    }
+
+    /// Whether the model reasons now: what it writes next is reasoning, unless it is what closes it.
+    pub fn is_reasoning(&self) -> bool {
+        self.split.is_reasoning()
     }
 
     /// Tokens spent on reasoning so far, its tags included.
@@ -134,32 +139,41 @@ struct Sink {
     stops: Stops,
     stopped: bool,
     calls: u32,
+    new_id: NewId,
 }
 
 impl Sink {
     /// Takes a part; pieces from `first` on are of the same token, and texts among them are joined.
-    fn take(&mut self, part: Part<'_>, first: usize, out: &mut Vec<Piece>) {
+    fn take(&mut self, part: Part, first: usize, out: &mut Vec<Piece>) {
         if self.stopped {
             return;
         }
         match part {
-            Part::Text(Channel::Reasoning, text) => give(Channel::Reasoning, text, first, out),
+            Part::Text(Channel::Reasoning, text) => give(Channel::Reasoning, &text, first, out),
             Part::Text(Channel::Content, text) => {
                 let mut settled = String::new();
-                let met = self.stops.push(text, &mut settled);
+                let met = self.stops.push(&text, &mut settled);
                 self.settle(&settled, met, first, out);
             }
-            Part::Call(call) => {
+            Part::Call { name, id } => {
                 // A stop string does not reach over a call.
                 self.finish(first, out);
                 if !self.stopped {
-                    out.push(Piece::ToolCall(ToolCallDelta {
-                        index: self.calls,
-                        id: Some(new_id()),
-                        name: Some(call.name),
-                        arguments: call.arguments,
-                    }));
+                    let id = id.unwrap_or_else(self.new_id);
+                    let (id, name) = (Some(id), Some(name));
+                    out.push(Piece::ToolCall(ToolCallDelta { index: self.calls, id, name, arguments: String::new() }));
                     self.calls += 1;
+                }
+            }
+            Part::Arguments(text) => {
+                let index = self.calls.saturating_sub(1);
+                if out.len() > first
+                    && let Some(Piece::ToolCall(delta)) = out.last_mut()
+                    && delta.index == index
+                {
+                    delta.arguments.push_str(&text);
+                } else {
+                    out.push(Piece::ToolCall(ToolCallDelta { index, id: None, name: None, arguments: text }));
                 }
             }
         }
@@ -180,6 +194,7 @@ impl Sink {
     }
 }
 
+/// Gives out text, as a part of the piece before if that is of the same token.
 fn give(channel: Channel, text: &str, first: usize, out: &mut Vec<Piece>) {
     if text.is_empty() {
         return;

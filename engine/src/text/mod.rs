@@ -6,16 +6,21 @@
 //! tool calls parsed, stop strings met.
 //!
 //! The way of a generated token: `detok` (bytes, then whole characters) → `split` (reasoning, content, tool calls)
-//! → `stops` (content only) → pieces.
+//! → `stops` (content only) → pieces. How a family writes tool calls is a file in `tools`; what an answer is forced to
+//! look like is a grammar, which `constraint` puts together and whoever samples enforces.
 
 mod answer;
+mod constraint;
 mod detok;
 mod files;
+mod grammar;
 mod model;
+mod prepare;
+mod reader;
 mod split;
 mod stops;
 mod template;
-mod tool_call;
+mod tools;
 mod vocabulary;
 
 use std::path::PathBuf;
@@ -23,7 +28,8 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 pub use answer::{Answer, Piece};
-pub use model::{Grammar, Prepared, TextModel};
+pub use model::TextModel;
+pub use prepare::{Grammar, Prepared, TextRequest};
 pub use template::{ChatTemplates, TemplateContext, TemplateInput, TemplateSyntax};
 
 /// Why a model folder's text files cannot be used.
@@ -44,6 +50,14 @@ pub enum TextError {
         file: PathBuf,
         /// What is wrong with it.
         message: String,
+    },
+    /// There is no dialect of tool calls of this name.
+    #[error("`{name}` is no dialect of tool calls: there are {known}")]
+    Dialect {
+        /// The name.
+        name: String,
+        /// The names there are.
+        known: String,
     },
     /// A chat template does not parse.
     #[error("{}: chat template `{name}`, line {line}: {message}", file.display())]

@@ -3,41 +3,30 @@
 use std::{collections::BTreeMap, fmt, path::Path, sync::Arc};
 
 use jiff::civil::DateTime;
-use mesh_proto::{ChatPrompt, GenerateError, Prompt, TokenId, ToolChoice};
+use mesh_proto::{ChatPrompt, GenerateError, TokenId};
 use tokenizers::Tokenizer;
 
 use crate::text::{
-    Answer, ChatTemplates, TemplateContext, TextError,
+    Answer, ChatTemplates, Prepared, TemplateContext, TextError,
+    constraint::Checked,
     detok::Detokenizer,
     files,
-    split::{Markup, Splitter, THINK_TAGS, ThinkTags},
-    tool_call,
+    split::{Frame, Splitter, THINK_TAGS, ThinkTags},
+    tools::{self, Dialect, harmony::Harmony},
     vocabulary::{Spelling, Vocabulary, spelled},
 };
 
 /// A model's tokenizer, chat template and special tokens. Immutable and shared.
 pub struct TextModel {
-    vocabulary: Arc<Vocabulary>,
+    pub(super) vocabulary: Arc<Vocabulary>,
     templates: Option<ChatTemplates>,
     context: TemplateContext,
-    think: Option<ThinkTags>,
-    marks: Arc<[(u32, String)]>,
-}
-
-/// What an answer must look like: a grammar in llguidance's variant of Lark, over the answer's whole text.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Grammar(pub String);
-
-/// A prompt in tokens, and how its answer is to be read.
-#[derive(Clone, Debug)]
-pub struct Prepared {
-    /// The prompt, at least one token.
-    pub tokens: Vec<TokenId>,
-    /// What the answer must look like, if anything; with its reasoning and markup.
-    pub grammar: Option<Grammar>,
-    markup: Markup,
-    /// Whether the answer is a text of its own, rather than the prompt's continuation.
-    fresh: bool,
+    /// How an answer to a conversation is laid out.
+    pub(super) frame: Frame,
+    pub(super) dialect: &'static dyn Dialect,
+    /// Special tokens that may be markup.
+    pub(super) marks: Arc<[(u32, String)]>,
+    pub(super) checked: Checked,
 }
 
 impl TextModel {
@@ -61,66 +50,35 @@ impl TextModel {
         special_tokens: BTreeMap<String, String>,
     ) -> Self {
         let vocabulary = Vocabulary::new(tokenizer);
-        let markup = templates.as_ref().map_or("", ChatTemplates::text);
-        let spoken_of = |tags: &&ThinkTags| markup.contains(tags.open) || markup.contains(tags.close);
-        let in_vocabulary = |tags: &&ThinkTags| vocabulary.tokenizer().token_to_id(tags.close).is_some();
-        let think = THINK_TAGS.iter().find(spoken_of).or_else(|| THINK_TAGS.iter().find(in_vocabulary)).copied();
-        let tags = [Some(tool_call::OPEN), Some(tool_call::CLOSE), think.map(|t| t.open), think.map(|t| t.close)];
-        let marks = vocabulary
-            .special_tokens()
-            .filter(|(_, token)| tags.iter().flatten().any(|tag| tag.contains(token.as_str())))
-            .collect();
+        let shown = templates.as_ref().map_or("", ChatTemplates::text);
+        let has_token = |token: &str| vocabulary.tokenizer().token_to_id(token).is_some();
+        let spoken_of = |tags: &&ThinkTags| shown.contains(tags.open) || shown.contains(tags.close);
+        let in_vocabulary = |tags: &&ThinkTags| has_token(tags.close);
+        let think = || THINK_TAGS.iter().find(spoken_of).or_else(|| THINK_TAGS.iter().find(in_vocabulary)).copied();
+        let frame = if Harmony::lays_out(shown) { Frame::Harmony } else { Frame::Message(think()) };
+        let dialect = tools::choose(shown, has_token);
+        let marks = marks(&vocabulary, frame, dialect);
         let context = TemplateContext { special_tokens };
-        Self { vocabulary: Arc::new(vocabulary), templates, context, think, marks }
+        let checked = Checked::default();
+        Self { vocabulary: Arc::new(vocabulary), templates, context, frame, dialect, marks, checked }
     }
 
-    /// Renders and tokenises a prompt. A chat goes through the model's template, and no special tokens are added to
-    /// what that writes; text gets those of the tokenizer itself; tokens are checked against the vocabulary. Tools are
-    /// shown, and calls read, unless [`ToolChoice::None`] is chosen. `now` is the wall clock, for templates that tell the date.
-    ///
-    /// Takes milliseconds for long prompts: not for an async thread.
-    ///
-    /// # Errors
-    /// `Invalid`, naming the field: no chat template, a conversation that the template refuses, tokens beyond the
-    /// vocabulary, nothing to continue. `Engine`: the template or the tokenizer itself fails.
-    pub fn prepare(&self, prompt: &Prompt, tool_choice: &ToolChoice, now: DateTime) -> Result<Prepared, GenerateError> {
-        self.prepare_with(prompt, tool_choice, now, |text, specials| self.encode(text, specials))
+    /// The dialect in which this model writes tool calls: chosen from its template and vocabulary.
+    pub fn tool_dialect(&self) -> &'static str {
+        self.dialect.name()
     }
 
-    /// [`TextModel::prepare`] with another tokenizer: text, and whether it adds its special tokens, to tokens.
+    /// Chooses the dialect of tool calls by its name, for a model whose template does not tell.
     ///
     /// # Errors
-    /// As there, and `encode`'s own.
-    pub fn prepare_with(
-        &self,
-        prompt: &Prompt,
-        tool_choice: &ToolChoice,
-        now: DateTime,
-        encode: impl Fn(&str, bool) -> Result<Vec<TokenId>, GenerateError>,
-    ) -> Result<Prepared, GenerateError> {
-        let prepared = match prompt {
-            Prompt::Chat(chat) => {
-                let tools = *tool_choice != ToolChoice::None && !chat.tools.is_empty();
-                let text = self.render(chat, tools, now)?;
-                let thinking = self.think.is_some_and(|tags| text.trim_end().ends_with(tags.open));
-                let markup = Markup { think: self.think, thinking, tools };
-                Prepared { tokens: encode(&text, false)?, grammar: None, markup, fresh: true }
-            }
-            Prompt::Text(text) => Prepared::plain(encode(text, true)?),
-            Prompt::Tokens(tokens) => {
-                if let Some(TokenId(id)) = tokens.iter().find(|token| token.0 >= self.vocab_size()) {
-                    let size = self.vocab_size();
-                    let message = format!("token {id} is not in the vocabulary: this model's tokens lie below {size}");
-                    return Err(GenerateError::invalid("prompt", message));
-                }
-                Prepared::plain(tokens.clone())
-            }
-        };
-        if prepared.tokens.is_empty() {
-            let field = if matches!(prompt, Prompt::Chat(_)) { "messages" } else { "prompt" };
-            return Err(GenerateError::invalid(field, "there is nothing to continue: the prompt has no tokens"));
-        }
-        Ok(prepared)
+    /// [`TextError::Dialect`], with the names there are.
+    pub fn with_tool_dialect(mut self, name: &str) -> Result<Self, TextError> {
+        self.dialect = tools::named(name).ok_or_else(|| TextError::Dialect {
+            name: name.to_owned(),
+            known: tools::DIALECTS.map(Dialect::name).join(", "),
+        })?;
+        self.marks = marks(&self.vocabulary, self.frame, self.dialect);
+        Ok(self)
     }
 
     /// A conversation as the model's template writes it.
@@ -145,7 +103,14 @@ impl TextModel {
             false => prepared.tokens.iter().map(|token| token.0).collect(),
         };
         let detok = Detokenizer::new(self.vocabulary.clone(), &end);
-        Answer::new(self.vocabulary.clone(), self.marks.clone(), detok, Splitter::new(prepared.markup), stop)
+        let split = Splitter::new(prepared.markup.clone());
+        Answer::new(self.vocabulary.clone(), self.marks.clone(), detok, split, stop, self.dialect.ids())
+    }
+
+    /// What closes this model's reasoning, as it writes it: for whoever cuts the reasoning short. Special tokens are
+    /// spelled out, and [`TextModel::encode`] makes them tokens. `None`: it does not reason.
+    pub fn reasoning_close(&self) -> Option<&str> {
+        self.frame.reasoning_close()
     }
 
     /// Entries of the vocabulary, added tokens included: one more than the highest id.
@@ -221,19 +186,21 @@ impl TextModel {
     }
 }
 
-impl Prepared {
-    /// A prompt whose answer is plain text that goes on where it ends.
-    fn plain(tokens: Vec<TokenId>) -> Self {
-        Self { tokens, grammar: None, markup: Markup::default(), fresh: false }
-    }
-}
-
 impl fmt::Debug for TextModel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TextModel")
             .field("vocab_size", &self.vocab_size())
             .field("has_chat_template", &self.has_chat_template())
-            .field("think", &self.think)
+            .field("frame", &self.frame)
+            .field("tool_dialect", &self.dialect.name())
             .finish_non_exhaustive()
     }
+}
+
+/// The special tokens that are part of a model's markup.
+fn marks(vocabulary: &Vocabulary, frame: Frame, dialect: &dyn Dialect) -> Arc<[(u32, String)]> {
+    let layout: &[&str] = if frame == Frame::Harmony { Harmony::MARKS } else { &[] };
+    let think = [frame.reasoning_open(), frame.reasoning_close()];
+    let tags = || think.into_iter().flatten().chain(layout.iter().copied()).chain(dialect.marks().iter().copied());
+    vocabulary.special_tokens().filter(|(_, token)| tags().any(|tag| tag.contains(token.as_str()))).collect()
 }

@@ -4,12 +4,14 @@
 //! markup: the start of a tag, and white space that would be dropped if a tag followed. Nothing is lost or changed
 //! except markup and the white space next to it; a tag cut off by the end of the answer is not shown.
 
+use std::{ops::Range, sync::Arc};
+
 use mesh_proto::Channel;
 
-use crate::text::tool_call::{CLOSE, Call, CallScanner, OPEN};
-
-/// White space held back at most, in bytes; more is taken for what the model means (guess: no template has as much).
-const MOST_HELD_SPACE: usize = 1024;
+use crate::text::{
+    reader::{Part, Reader, Reading, Space},
+    tools::{Offer, Read, harmony},
+};
 
 /// The tags around a model's reasoning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,236 +42,158 @@ pub(crate) const THINK_TAGS: [ThinkTags; 8] = [
     ThinkTags { open: "<thinking>", close: "</thinking>" },
 ];
 
-/// A part of an answer.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Part<'a> {
-    /// What the model thinks, or says.
-    Text(Channel, &'a str),
-    /// What it wants called.
-    Call(Call),
-}
-
 /// What an answer may hold.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Markup {
-    /// Reasoning between these tags, at the answer's start.
-    pub(crate) think: Option<ThinkTags>,
+    /// How it is laid out.
+    pub(crate) frame: Frame,
     /// The prompt's end has opened the reasoning already.
     pub(crate) thinking: bool,
-    /// Tool calls.
-    pub(crate) tools: bool,
+    /// The tools that may be called.
+    pub(crate) offer: Option<Arc<Offer>>,
 }
 
-#[derive(Debug)]
-enum State {
-    /// Nothing but white space so far: a think tag may come.
-    Start,
-    /// In the reasoning.
-    Reasoning { begun: bool },
-    /// In the content. `begun` is false where white space at its start is dropped.
-    Content { begun: bool },
-    /// After an opening tool tag; `gap` is the white space before that.
-    Call { gap: String, scanner: CallScanner },
+/// How an answer is laid out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Frame {
+    /// Text, all of it.
+    #[default]
+    Raw,
+    /// A message: reasoning first, where the model does, then content and calls.
+    Message(Option<ThinkTags>),
+    /// gpt-oss's channels.
+    Harmony,
+}
+
+impl Frame {
+    /// What opens the reasoning; `None` where there is none.
+    pub(crate) fn reasoning_open(self) -> Option<&'static str> {
+        match self {
+            Self::Raw => None,
+            Self::Message(think) => think.map(|tags| tags.open),
+            Self::Harmony => Some(harmony::REASONING_OPEN),
+        }
+    }
+
+    /// What closes the reasoning.
+    pub(crate) fn reasoning_close(self) -> Option<&'static str> {
+        match self {
+            Self::Raw => None,
+            Self::Message(think) => think.map(|tags| tags.close),
+            Self::Harmony => Some(harmony::REASONING_CLOSE),
+        }
+    }
 }
 
 /// Splits one answer.
 #[derive(Debug)]
 pub(crate) struct Splitter {
-    markup: Markup,
-    state: State,
-    held: String,
+    /// `None`: the text is content, all of it.
+    reading: Option<Reading>,
 }
 
 impl Splitter {
     /// For an answer that may hold `markup`.
     pub(crate) fn new(markup: Markup) -> Self {
-        let state = match markup {
-            Markup { think: Some(_), thinking: true, .. } => State::Reasoning { begun: false },
-            Markup { think: Some(_), .. } => State::Start,
-            _ => State::Content { begun: true },
+        let reading = match markup.frame {
+            Frame::Raw => None,
+            Frame::Message(think) => Some(Reading::new(|reader| message(reader, think, markup))),
+            Frame::Harmony => Some(Reading::new(|reader| harmony::read(reader, markup.offer))),
         };
-        Self { markup, state, held: String::new() }
+        Self { reading }
     }
 
     /// Whether the text just pushed was reasoning.
     pub(crate) fn is_reasoning(&self) -> bool {
-        matches!(self.state, State::Reasoning { .. })
+        self.reading.as_ref().is_some_and(Reading::is_reasoning)
     }
 
-    /// Whether a special token, which text leaves out otherwise, is markup here.
-    pub(crate) fn wants(&self, special: &str) -> bool {
-        let think = self.markup.think.unwrap_or(THINK_TAGS[0]);
-        match self.state {
-            State::Start => think.open.contains(special) || (self.markup.tools && special == OPEN),
-            State::Reasoning { .. } => think.close.contains(special),
-            State::Content { .. } => self.markup.tools && special == OPEN,
-            State::Call { .. } => special == CLOSE,
-        }
+    /// Whether special tokens may be markup here.
+    pub(crate) fn has_markup(&self) -> bool {
+        self.reading.is_some()
     }
 
-    /// More text.
-    pub(crate) fn push(&mut self, text: &str, part: &mut impl FnMut(Part<'_>)) {
-        if let (State::Content { begun: true }, false) = (&self.state, self.markup.tools) {
-            if !text.is_empty() {
-                part(Part::Text(Channel::Content, text));
-            }
-            return;
+    /// More text. `special`: where in it a special token stands, which counts as markup and never as text.
+    pub(crate) fn push(&mut self, text: &str, special: Option<Range<usize>>, part: &mut impl FnMut(Part)) {
+        match &mut self.reading {
+            Some(reading) if !text.is_empty() => reading.push(text, special, part),
+            None if !text.is_empty() => part(Part::Text(Channel::Content, text.to_owned())),
+            _ => {}
         }
-        self.held.push_str(text);
-        while self.step(part) {}
     }
 
     /// The end of the answer: gives out what was held back, except markup cut short.
-    pub(crate) fn finish(&mut self, part: &mut impl FnMut(Part<'_>)) {
-        let held = std::mem::take(&mut self.held);
-        match &self.state {
-            State::Start | State::Content { begun: true } => {
-                let tag = match self.state {
-                    State::Start => self.markup.think.map_or("", |think| think.open),
-                    _ if self.markup.tools => OPEN,
-                    _ => "",
-                };
-                let kept = without_cut_tag(&held, tag);
-                // White space before a tag is the tag's.
-                let kept = if kept.len() < held.len() { trim_end(kept) } else { kept };
-                give(Channel::Content, kept, part);
-            }
-            State::Content { begun: false } => {}
-            State::Reasoning { .. } => {
-                let close = self.markup.think.map_or("", |think| think.close);
-                give(Channel::Reasoning, trim_end(without_cut_tag(&held, close)), part);
-            }
-            State::Call { gap, scanner } => {
-                // The end may stand in for the closing tag.
-                let text = &held[..held.len() - overlap(&held, CLOSE)];
-                if let Some(call) = Call::parse(text) {
-                    part(Part::Call(call));
-                } else if scanner.quoted_close().is_some() {
-                    let text = format!("{gap}{OPEN}{held}");
-                    give(Channel::Content, &text, part);
-                }
-            }
-        }
-    }
-
-    /// Does one thing with the held text; false when more must come first.
-    fn step(&mut self, part: &mut impl FnMut(Part<'_>)) -> bool {
-        let think = self.markup.think.unwrap_or(THINK_TAGS[0]);
-        match &mut self.state {
-            State::Start => {
-                let text = trim_start(&self.held);
-                if let Some(rest) = text.strip_prefix(think.open) {
-                    self.held = rest.to_owned();
-                    self.state = State::Reasoning { begun: false };
-                    return true;
-                }
-                if think.open.starts_with(text) && self.held.len() - text.len() <= MOST_HELD_SPACE {
-                    return false;
-                }
-                self.state = State::Content { begun: true };
-                true
-            }
-            State::Reasoning { begun } => {
-                if !*begun {
-                    drop_start(&mut self.held);
-                    *begun = !self.held.is_empty();
-                }
-                if let Some(end) = self.held.find(think.close) {
-                    give(Channel::Reasoning, trim_end(&self.held[..end]), part);
-                    self.held.drain(..end + think.close.len());
-                    self.state = State::Content { begun: false };
-                    return true;
-                }
-                give_settled(&mut self.held, think.close, Channel::Reasoning, part);
-                false
-            }
-            State::Content { begun } => {
-                if !*begun {
-                    drop_start(&mut self.held);
-                    if self.held.is_empty() {
-                        return false;
-                    }
-                    *begun = true;
-                }
-                if !self.markup.tools {
-                    give(Channel::Content, &self.held, part);
-                    self.held.clear();
-                    return false;
-                }
-                if let Some(at) = self.held.find(OPEN) {
-                    let text = trim_end(&self.held[..at]);
-                    let gap = self.held[text.len()..at].to_owned();
-                    give(Channel::Content, text, part);
-                    self.held.drain(..at + OPEN.len());
-                    self.state = State::Call { gap, scanner: CallScanner::default() };
-                    return true;
-                }
-                give_settled(&mut self.held, OPEN, Channel::Content, part);
-                false
-            }
-            State::Call { gap, scanner } => {
-                let Some(end) = scanner.find_end(&self.held) else { return false };
-                let begun = match Call::parse(&self.held[..end]) {
-                    Some(call) => {
-                        part(Part::Call(call));
-                        false
-                    }
-                    None => {
-                        let text = format!("{gap}{OPEN}{}{CLOSE}", &self.held[..end]);
-                        give(Channel::Content, &text, part);
-                        true
-                    }
-                };
-                self.held.drain(..end + CLOSE.len());
-                self.state = State::Content { begun };
-                true
-            }
+    pub(crate) fn finish(&mut self, part: &mut impl FnMut(Part)) {
+        if let Some(reading) = &mut self.reading {
+            reading.finish(part);
         }
     }
 }
 
-fn give(channel: Channel, text: &str, part: &mut impl FnMut(Part<'_>)) {
-    if !text.is_empty() {
-        part(Part::Text(channel, text));
+async fn message(reader: Reader, think: Option<ThinkTags>, markup: Markup) {
+    let mut begun = true;
+    if let Some(tags) = think {
+        let opened = markup.thinking || reader.ahead(&[tags.open]).await.is_some();
+        if opened {
+            if !markup.thinking {
+                reader.space().await;
+                reader.take(tags.open.len());
+            }
+            if !reasoning(&reader, tags.close).await {
+                return;
+            }
+            begun = false;
+        }
     }
+    content(&reader, markup.offer.as_deref(), begun).await;
 }
 
-/// Gives out all of `held` but what could be the start of `tag`, and the white space before that.
-fn give_settled(held: &mut String, tag: &str, channel: Channel, part: &mut impl FnMut(Part<'_>)) {
-    let before = &held[..held.len() - overlap(held, tag)];
-    let mut settled = trim_end(before).len();
-    if before.len() - settled > MOST_HELD_SPACE {
-        settled = before.len();
+/// Reads the reasoning and what closes it; false at the end of the answer.
+async fn reasoning(reader: &Reader, close: &str) -> bool {
+    reader.set_reasoning(true);
+    reader.space().await;
+    let give = |text| reader.text(Channel::Reasoning, text);
+    let closed = reader.stream(&[close], Space::DroppedAtEnd, give).await.is_some();
+    if closed {
+        reader.space().await;
+        reader.take(close.len());
+        reader.set_reasoning(false);
     }
-    if settled > 0 {
-        part(Part::Text(channel, &held[..settled]));
-        held.drain(..settled);
+    closed
+}
+
+/// Reads content and calls, to the end. `begun` is false where white space at the start is dropped.
+async fn content(reader: &Reader, offer: Option<&Offer>, mut begun: bool) {
+    let (opens, bare) = offer.map_or((&[][..], &[][..]), |offer| (offer.dialect.opens(), offer.dialect.bare()));
+    let space = if offer.is_some() { Space::Dropped } else { Space::Kept };
+    let mut first = !bare.is_empty();
+    loop {
+        if !begun {
+            reader.space().await;
+        }
+        // A call without a tag is one only at the content's start.
+        let opened = if std::mem::take(&mut first) && reader.ahead(bare).await.is_some() {
+            Some("")
+        } else {
+            let give = |text| reader.text(Channel::Content, text);
+            let which = reader.stream(opens, space, give).await;
+            which.and_then(|which| opens.get(which).copied())
+        };
+        let (Some(open), Some(offer)) = (opened, offer) else { return };
+        reader.attempt();
+        reader.space().await;
+        reader.take(open.len());
+        begun = match offer.dialect.read(reader, offer, open).await {
+            Read::Calls => false,
+            Read::Nothing => {
+                let text = reader.attempted();
+                // What is not decided by the end is cut short.
+                if !reader.is_over().await {
+                    reader.text(Channel::Content, text.unwrap_or_default());
+                }
+                true
+            }
+        };
+        reader.settle();
     }
-}
-
-/// Bytes at the end of `text` that `tag` starts with.
-fn overlap(text: &str, tag: &str) -> usize {
-    let longest = tag.len().saturating_sub(1).min(text.len());
-    (1..=longest).rev().find(|n| text.as_bytes().ends_with(&tag.as_bytes()[..*n])).unwrap_or(0)
-}
-
-/// Takes a cut tag off the end. One byte alone (`<`) is not taken for one.
-fn without_cut_tag<'a>(text: &'a str, tag: &str) -> &'a str {
-    match overlap(text, tag) {
-        0 | 1 => text,
-        cut => &text[..text.len() - cut],
-    }
-}
-
-fn trim_start(text: &str) -> &str {
-    text.trim_start_matches(|c: char| c.is_ascii_whitespace())
-}
-
-fn trim_end(text: &str) -> &str {
-    text.trim_end_matches(|c: char| c.is_ascii_whitespace())
-}
-
-fn drop_start(text: &mut String) {
-    let space = text.len() - trim_start(text).len();
-    text.drain(..space);
 }

@@ -1,11 +1,13 @@
 //! Model folders made in the test: tokenizers whose tokens are whatever bytes the test wants.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
+pub mod spell;
+
 use std::{fs, path::Path, sync::Arc};
 
-use engine::text::{Answer, Piece, Prepared, TextModel};
+use engine::text::{Answer, Piece, Prepared, TextModel, TextRequest};
 use jiff::civil::{DateTime, date};
-use mesh_proto::{Channel, ChatPrompt, Message, Prompt, Role, TokenId, ToolCallDelta, ToolChoice, ToolDefinition};
+use mesh_proto::{Channel, ChatPrompt, Message, Prompt, Role, TokenId, ToolCallDelta, ToolDefinition};
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 
@@ -96,14 +98,14 @@ impl Model {
     }
 
     pub fn plain(&self) -> Prepared {
-        self.text.prepare(&Prompt::Text("x".into()), &ToolChoice::Auto, now()).unwrap()
+        self.text.prepare(TextRequest::new(&Prompt::Text("x".into())), now()).unwrap()
     }
 
     pub fn chat(&self, tools: bool, thinking: Option<bool>) -> Prepared {
         let mut chat = chat_prompt("Hi");
         chat.enable_thinking = thinking;
         chat.tools = if tools { vec![weather()] } else { Vec::new() };
-        self.text.prepare(&Prompt::Chat(chat), &ToolChoice::Auto, now()).unwrap()
+        self.text.prepare(TextRequest::new(&Prompt::Chat(chat)), now()).unwrap()
     }
 }
 
@@ -133,10 +135,30 @@ pub struct Outcome {
     pub reasoning: String,
     pub content: String,
     pub calls: Vec<(String, String)>,
+    pub ids: Ids,
     pub stop: Option<String>,
     /// The order in which they came: r, c, t and s, once for each run.
     pub order: String,
 }
+
+/// Ids of calls, which are equal whatever they are: each parser draws its own.
+#[derive(Clone, Debug, Default)]
+pub struct Ids(pub Vec<String>);
+
+impl Ids {
+    fn push(&mut self, id: String) {
+        assert!(!id.is_empty() && !self.0.contains(&id));
+        self.0.push(id);
+    }
+}
+
+impl PartialEq for Ids {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Ids {}
 
 impl Outcome {
     pub fn take(&mut self, pieces: Vec<Piece>) {
@@ -153,10 +175,16 @@ impl Outcome {
                     kind
                 }
                 Piece::ToolCall(ToolCallDelta { index, id, name, arguments }) => {
-                    assert_eq!(index as usize, self.calls.len());
-                    assert!(id.unwrap().starts_with("call_"));
-                    self.calls.push((name.unwrap(), arguments));
-                    't'
+                    if let Some(name) = name {
+                        assert_eq!(index as usize, self.calls.len());
+                        self.ids.push(id.unwrap());
+                        self.calls.push((name, arguments));
+                        't'
+                    } else {
+                        assert_eq!((index as usize + 1, id), (self.calls.len(), None));
+                        self.calls.last_mut().unwrap().1.push_str(&arguments);
+                        continue;
+                    }
                 }
                 Piece::Stop(stop) => {
                     self.stop = Some(stop);

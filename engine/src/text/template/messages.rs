@@ -47,13 +47,14 @@ pub(crate) fn from_json(messages: &Json) -> Value {
 /// 3. with both.
 ///
 /// Variants that would be the same as one before are left out.
-pub(crate) fn variants(chat: &ChatPrompt, knows_developer: bool) -> impl Iterator<Item = Value> {
+pub(crate) fn variants(chat: &ChatPrompt, template: &str) -> impl Iterator<Item = Value> {
+    let (knows_developer, short_ids) = (template.contains("developer"), template.contains("length != 9"));
     let null = chat.messages.iter().any(|message| message.content.is_none());
     let objects = chat.messages.iter().flat_map(|message| &message.tool_calls).any(|call| is_object(&call.arguments));
     let forms = [(true, true), (false, true), (true, false), (false, false)];
     forms.into_iter().filter(move |(keep_null, keep_objects)| (null || *keep_null) && (objects || *keep_objects)).map(
         move |(keep_null, keep_objects)| {
-            let form = Form { knows_developer, keep_null, keep_objects };
+            let form = Form { knows_developer, short_ids, keep_null, keep_objects };
             Value::from(chat.messages.iter().map(|message| form.message(message)).collect::<Vec<_>>())
         },
     )
@@ -62,6 +63,8 @@ pub(crate) fn variants(chat: &ChatPrompt, knows_developer: bool) -> impl Iterato
 #[derive(Clone, Copy)]
 struct Form {
     knows_developer: bool,
+    /// Mistral's templates refuse ids of any other shape; a conversation that another model began has others.
+    short_ids: bool,
     keep_null: bool,
     keep_objects: bool,
 }
@@ -92,7 +95,7 @@ impl Form {
             let calls = message.tool_calls.iter().map(|call| {
                 let function = vec![("name", Value::from(&call.name)), ("arguments", self.arguments(&call.arguments))];
                 dictionary(vec![
-                    ("id", Value::from(&call.id)),
+                    ("id", Value::from(self.id(&call.id))),
                     ("type", Value::from("function")),
                     ("function", dictionary(function)),
                 ])
@@ -100,12 +103,30 @@ impl Form {
             dict.push(("tool_calls", Value::from(calls.collect::<Vec<_>>())));
         }
         if let Some(id) = &message.tool_call_id {
-            dict.push(("tool_call_id", Value::from(id)));
+            dict.push(("tool_call_id", Value::from(self.id(id))));
         }
         if let Some(name) = &message.name {
             dict.push(("name", Value::from(name)));
         }
         dictionary(dict)
+    }
+
+    fn id(self, id: &str) -> String {
+        if !self.short_ids || (id.len() == 9 && id.bytes().all(|byte| byte.is_ascii_alphanumeric())) {
+            return id.to_owned();
+        }
+        // FNV-1a: the same on every host, so that a request which moves renders the same prompt.
+        let hash = id
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+        let digits = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+        (0..9)
+            .scan(hash, |rest, _| {
+                let digit = digits.get((*rest % 62) as usize).copied().unwrap_or(b'0');
+                *rest /= 62;
+                Some(char::from(digit))
+            })
+            .collect()
     }
 
     fn arguments(self, text: &str) -> Value {

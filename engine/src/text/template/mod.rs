@@ -2,12 +2,13 @@
 //!
 //! What Hugging Face's `apply_chat_template` does, in minijinja: the same block trimming, the same variables, the
 //! same `tojson`. [`pythonic`] holds what templates expect of Python, [`rewrite`] what minijinja
-//! cannot be taught otherwise, [`messages`] what they see of a conversation.
+//! cannot be taught otherwise, [`messages`] what they see of a conversation, [`switches`] what else they are told.
 
 mod json;
 mod messages;
 mod pythonic;
 mod rewrite;
+mod switches;
 
 use std::{collections::BTreeMap, error::Error as _, io};
 
@@ -93,8 +94,8 @@ impl ChatTemplates {
     /// Renders a conversation up to where the assistant speaks. `with_tools`: whether its tools are shown.
     ///
     /// # Errors
-    /// `Invalid` on `messages` with the template's own words when it refuses the conversation, `Engine` when it
-    /// asks for something that this program does not have.
+    /// `Invalid` on `messages` with the template's own words when it refuses the conversation, or naming the variable
+    /// that cannot be told it; `Engine` when it asks for something that this program does not have.
     pub fn render(
         &self,
         chat: &ChatPrompt,
@@ -103,12 +104,10 @@ impl ChatTemplates {
         now: DateTime,
     ) -> Result<String, GenerateError> {
         let tools = messages::tools(if with_tools { &chat.tools } else { &[] })?;
-        let mut variables = BTreeMap::from([("add_generation_prompt".to_owned(), Value::from(true))]);
-        if let Some(thinking) = chat.enable_thinking {
-            variables.insert("enable_thinking".to_owned(), Value::from(thinking));
-        }
+        let mut variables = switches::variables(chat, &self.text, context)?;
+        variables.insert("add_generation_prompt".to_owned(), Value::from(true));
         let mut first_error = None;
-        for messages in messages::variants(chat, self.text.contains("developer")) {
+        for messages in messages::variants(chat, &self.text) {
             let mut variables = variables.clone();
             variables.insert("messages".to_owned(), messages);
             match self.run(tools.clone(), variables, context, now) {
