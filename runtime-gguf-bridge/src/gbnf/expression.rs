@@ -54,14 +54,15 @@ pub(super) fn gbnf(pattern: &str) -> Result<String, Unsayable> {
     Ok(out)
 }
 
-/// The tag of a lazy expression: `(?s:.*)` and this text.
-pub(super) fn tag_of(pattern: &str) -> Result<Vec<char>, Unsayable> {
+/// A lazy expression's beginning, and its tag: something, then `(?s:.*)`, then this text.
+pub(super) fn until(pattern: &str) -> Result<(String, Vec<char>), Unsayable> {
     let other = || Unsayable(format!("the lazy expression /{pattern}/"));
-    let tag = pattern.strip_prefix("(?s:.*)").ok_or_else(other)?;
-    match parse(tag)?.kind() {
-        HirKind::Literal(Literal(bytes)) => Ok(std::str::from_utf8(bytes).map_err(|_| other())?.chars().collect()),
-        _ => Err(other()),
-    }
+    let (before, tag) = pattern.split_once("(?s:.*)").ok_or_else(other)?;
+    let tag = match parse(tag)?.kind() {
+        HirKind::Literal(Literal(bytes)) => std::str::from_utf8(bytes).map_err(|_| other())?.chars().collect(),
+        _ => return Err(other()),
+    };
+    Ok((gbnf(before)?, tag))
 }
 
 fn write(hir: &Hir, out: &mut String) -> Result<(), Unsayable> {
@@ -96,7 +97,7 @@ fn write(hir: &Hir, out: &mut String) -> Result<(), Unsayable> {
 
 /// As one thing, of which there may be several.
 fn write_one(hir: &Hir, out: &mut String) -> Result<(), Unsayable> {
-    if matches!(hir.kind(), HirKind::Class(_) | HirKind::Alternation(_)) {
+    if matches!(hir.kind(), HirKind::Class(_) | HirKind::Alternation(_) | HirKind::Capture(_)) {
         return write(hir, out);
     }
     out.push('(');

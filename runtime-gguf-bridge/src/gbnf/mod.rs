@@ -67,8 +67,10 @@ fn write_rule(rule: &Rule, out: &mut String) -> Result<(), Unsayable> {
         let [Part::Regex(pattern)] = rule.parts.as_slice() else {
             return Err(Unsayable("a lazy rule of several parts".to_owned()));
         };
-        let tag = expression::tag_of(pattern)?;
-        write_until(&name, &tag, out);
+        let (before, tag) = expression::until(pattern)?;
+        let rest = format!("{name}-0");
+        let _ = writeln!(out, "{name} ::= {before} {rest}");
+        write_until(&rest, &tag, out);
         return Ok(());
     }
     let parts: Result<Vec<String>, Unsayable> = rule.parts.iter().map(write_part).collect();

@@ -63,14 +63,18 @@ fn ends_at(tag: &str, text: &str) -> Option<usize> {
 
 #[test]
 fn a_lazy_rule_ends_with_the_first_tag() {
-    let said = gbnf("start: r1\nr1[lazy]: /(?s:.*)aab/").unwrap();
+    let said = gbnf("start: r1\nr1[lazy]: /\\s?(?s:.*)aab/").unwrap();
+    let rules: Vec<&str> = said.lines().skip(2).collect();
+    assert_eq!(said.lines().nth(1).and_then(|first| first.split(' ').next_back()), Some("x-r1-0"));
     assert_eq!(
-        said,
-        "root ::= x-r1\n\
-         x-r1 ::= \"a\" x-r1-1 | \"b\" x-r1 | [^ab] x-r1\n\
-         x-r1-1 ::= \"a\" x-r1-2 | \"b\" x-r1 | [^ab] x-r1\n\
-         x-r1-2 ::= \"a\" x-r1-2 | \"b\" | [^ab] x-r1\n"
+        rules,
+        [
+            r#"x-r1-0 ::= "a" x-r1-0-1 | "b" x-r1-0 | [^ab] x-r1-0"#,
+            r#"x-r1-0-1 ::= "a" x-r1-0-2 | "b" x-r1-0 | [^ab] x-r1-0"#,
+            r#"x-r1-0-2 ::= "a" x-r1-0-2 | "b" | [^ab] x-r1-0"#,
+        ]
     );
+    assert!(gbnf("start: r1\nr1[lazy]: /a+/").is_err());
     for (tag, text) in [("aab", "aaab.aab"), ("</think>", "a < b </thin</think></think>"), ("abab", "aabaabab")] {
         let chars = text.find(tag).map(|at| text[..at].chars().count() + tag.chars().count());
         assert_eq!(ends_at(tag, text), chars, "{tag} in {text}");
