@@ -151,6 +151,28 @@ fn text_streams_reasoning_as_it_comes_and_counts_its_tokens() {
 }
 
 #[test]
+fn text_says_whether_the_model_reasons_now_and_how_that_is_closed() {
+    let tokens = ["hm", "Hi"];
+    let model = Model::with_tokens(&tokens);
+    assert_eq!(model.text.reasoning_close(), Some("</think>"));
+    let prepared = model.chat(false, Some(true));
+    assert!(prepared.is_reasoning());
+    let mut answer = model.text.answer(&prepared, &[]);
+    let mut states = vec![answer.is_reasoning()];
+    for token in ["hm", "</think>", "Hi"] {
+        let mut pieces = Vec::new();
+        answer.push(model.id(token), &mut pieces);
+        // The first piece of reasoning waits for nothing: the template opened it.
+        assert_eq!(pieces.is_empty(), token == "</think>", "{token}");
+        states.push(answer.is_reasoning());
+    }
+    assert_eq!(states, [true, true, false, false]);
+    assert!(!model.chat(false, None).is_reasoning() && !model.text.answer(&model.plain(), &[]).is_reasoning());
+    let close = model.text.encode("</think>", false).unwrap();
+    assert_eq!(close, [model.id("</think>")]);
+}
+
+#[test]
 fn text_of_tool_calls_becomes_calls_and_the_space_around_them_goes() {
     let outcome = whole(&format!("I look.\n{CALL}\n{CALL}\n"), true, false);
     assert_eq!(outcome.content, "I look.");

@@ -313,3 +313,57 @@ fn text_that_continues_a_prompt_keeps_its_leading_space_and_a_chats_answer_drops
         assert_eq!((continued.content.as_str(), fresh.content.as_str()), (want_continued, want_fresh));
     }
 }
+
+#[test]
+fn text_templates_are_told_how_to_reason_by_every_name_that_families_use() {
+    let names =
+        "enable_thinking thinking thinking_mode reasoning_effort thinking_effort thinking_budget reasoning_budget";
+    let source: String = names.split(' ').map(|name| format!("{{{{ {name} | default('-') }}}} ")).collect();
+    let (folder, with_none) = (with_template(&source), with_template(&format!("{source}{{# \"none\" #}}")));
+    let told = |folder: &TempDir, chat: ChatPrompt| rendered(folder.path(), chat).unwrap().trim_end().to_owned();
+    let chat = || chat_prompt("Hi");
+    assert_eq!(told(&folder, chat()), "- - - - - - -");
+    assert_eq!(told(&folder, ChatPrompt { enable_thinking: Some(true), ..chat() }), "True True enabled - - - -");
+    assert_eq!(told(&folder, ChatPrompt { enable_thinking: Some(false), ..chat() }), "False False disabled - - 0 0");
+    let effort = |effort: &str| ChatPrompt { reasoning_effort: Some(effort.into()), ..chat() };
+    assert_eq!(told(&folder, effort("high")), "- - - high high - -");
+    assert_eq!(told(&folder, effort("none")), "False False disabled - - 0 0");
+    assert_eq!(told(&with_none, effort("none")), "False False disabled none none 0 0");
+    assert_eq!(told(&folder, ChatPrompt { reasoning_budget: Some(512), ..chat() }), "- - - - - 512 512");
+}
+
+#[test]
+fn text_templates_see_the_clients_variables_which_go_before_everything_but_what_is_the_servers() {
+    let folder = with_template("{{ enable_thinking }} {{ a.b[1] }} {{ c is none }} {{ messages | length }}");
+    let chat = |name: &str, value: &str| ChatPrompt {
+        enable_thinking: Some(true),
+        variables: vec![
+            ("a".into(), r#"{"b": [0, "é"]}"#.into()),
+            ("c".into(), "null".into()),
+            (name.to_owned(), value.to_owned()),
+        ],
+        ..chat_prompt("Hi")
+    };
+    assert_eq!(rendered(folder.path(), chat("enable_thinking", "false")).unwrap(), "False é True 1");
+    for name in ["messages", "tools", "add_generation_prompt", "bos_token", "strftime_now", "raise_exception"] {
+        let error = rendered(folder.path(), chat(name, "[]")).unwrap_err();
+        let field = format!("chat_template_kwargs.{name}");
+        assert!(matches!(&error, GenerateError::Invalid { field: named, .. } if *named == field), "{error}");
+    }
+    let error = rendered(folder.path(), chat("x", "{")).unwrap_err();
+    assert!(matches!(error, GenerateError::Invalid { field, .. } if field == "chat_template_kwargs.x"));
+}
+
+#[test]
+fn text_templates_that_want_ids_of_nine_characters_get_them_whoever_gave_them() {
+    let check = "{% for m in messages %}{% for c in m.tool_calls %}{% if c.id | length != 9 %}{{ raise_exception('id') }}\
+                 {% endif %}{{ c.id }} {% endfor %}{{ m.tool_call_id }}{% endfor %}";
+    let mut chat = called();
+    chat.messages[0].tool_calls[0].id = "call_0123456789".into();
+    chat.messages.push(Message { tool_call_id: Some("call_0123456789".into()), ..Message::text(Role::Tool, "x") });
+    let text = rendered(with_template(check).path(), chat.clone()).unwrap();
+    let (first, second) = text.trim().split_once(' ').unwrap();
+    assert!(first == second && first.len() == 9 && first.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{text}");
+    chat.messages[0].tool_calls[0].id = "abcdefghi".into();
+    assert!(rendered(with_template(check).path(), chat).unwrap().starts_with("abcdefghi "));
+}

@@ -319,7 +319,7 @@ fn value() -> impl Strategy<Value = Json> {
         Just(json!(null)),
         any::<bool>().prop_map(Json::from),
         any::<i32>().prop_map(Json::from),
-        (-1e6..1e6f64).prop_map(Json::from),
+        any::<i16>().prop_map(|n| json!(f64::from(n) / 8.0)),
         text().prop_map(Json::from),
     ];
     leaf.prop_recursive(3, 12, 4, |inner| {
@@ -334,8 +334,13 @@ fn arguments() -> impl Strategy<Value = Json> {
     let list = prop::collection::vec(value(), 0..3).prop_map(Json::from);
     let object = prop::collection::vec(("[a-z]{1,4}", value()), 0..3).prop_map(|entries| entries.into_iter().collect());
     let fields = (text(), prop::option::of(text()), prop::option::of(any::<i16>()), prop::option::of(any::<bool>()));
-    (fields, prop::option::of(list), prop::option::of(object), prop::option::of(-1e3..1e3f64)).prop_map(
-        |((path, content, count, dry), tags, options, ratio): (_, _, Option<Json>, _)| {
+    (
+        fields,
+        prop::option::of(list),
+        prop::option::of(object),
+        prop::option::of(any::<i16>().prop_map(|n| f64::from(n) / 8.0)),
+    )
+        .prop_map(|((path, content, count, dry), tags, options, ratio): (_, _, Option<Json>, _)| {
             let mut out = serde_json::Map::new();
             out.insert("path".into(), json!(path));
             let mut add = |key: &str, value: Option<Json>| value.map(|value| out.insert(key.into(), value));
@@ -346,8 +351,7 @@ fn arguments() -> impl Strategy<Value = Json> {
             add("options", options);
             add("ratio", ratio.map(Json::from));
             Json::Object(out)
-        },
-    )
+        })
 }
 
 proptest! {

@@ -149,7 +149,9 @@ pub(crate) fn pattern(text: &str) -> String {
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
-            c if c.is_ascii_punctuation() && c != '_' => {
+            // The rest stands for itself, and `\<` would be the start of a word.
+            '\\' | '/' | '.' | '+' | '*' | '?' | '(' | ')' | '|' | '[' | ']' | '{' | '}' | '^' | '$' | '#' | '&'
+            | '-' | '~' => {
                 out.push('\\');
                 out.push(c);
             }
@@ -173,6 +175,6 @@ mod tests {
 
     #[test]
     fn patterns_match_their_text_alone() {
-        assert_eq!(pattern("\n</a_b｜>"), "\\n\\<\\/a_b｜\\>");
+        assert_eq!(pattern("\n</a_b｜>[.]"), "\\n<\\/a_b｜>\\[\\.\\]");
     }
 }

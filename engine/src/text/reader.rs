@@ -268,7 +268,7 @@ impl Reader {
         None
     }
 
-    /// Text up to the first of `tags`, which is consumed too. `None` at the end, and beyond `most` bytes.
+    /// Text up to the first of `tags`, which is consumed too. `None` beyond `most` bytes, and at the end, which is consumed.
     pub(crate) async fn until(&self, tags: &[&str], most: usize) -> Option<(String, usize)> {
         let found = self.look(|rest| {
             let found = tags.iter().enumerate().filter_map(|(which, tag)| Some((rest.find(tag)?, which))).min();
@@ -278,7 +278,12 @@ impl Reader {
                 _ => Some(None),
             }
         });
-        let (at, which) = found.await.flatten()?;
+        let Some(found) = found.await else {
+            // What is awaited at the end is cut short.
+            self.take_all();
+            return None;
+        };
+        let (at, which) = found?;
         let text = self.take(at);
         self.take(tags.get(which).map_or(0, |tag| tag.len()));
         Some((text, which))

@@ -60,9 +60,9 @@ fn python(value: &Json) -> String {
     }
 }
 
-/// As Python's `repr`: in single quotation marks, unless there are some inside and no double ones.
+/// In double quotation marks, unless there are some inside and no single ones.
 fn python_string(text: &str) -> String {
-    let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
+    let quote = if text.contains('"') && !text.contains('\'') { '\'' } else { '"' };
     let mut out = String::from(quote);
     for c in text.chars() {
         match c {

@@ -1,5 +1,7 @@
 //! Calls as Python writes them, `[f(a=1, b="x"), g()]`: LLaMA 3.2 and 4 bare, LFM2 between tags.
 
+use serde_json::Value as Json;
+
 use super::{
     Calls, Dialect, Offer, Read, Reads, Tool,
     json::{self, is_name},
@@ -196,23 +198,39 @@ pub(super) fn list_grammar(tools: &[&Tool], many: bool, writer: &mut Writer<'_>)
     format!("\"[\" {call} {more} \"]\"")
 }
 
-/// A call whose arguments are JSON, which is Python but for three words.
+/// A call whose arguments are JSON, which is Python but for three words and a second quotation mark.
 fn call_grammar(tool: &Tool, writer: &mut Writer<'_>) -> String {
     let arguments: Vec<(String, bool)> = tool
         .properties()
         .map(|(name, schema, required)| {
-            let types = tool.types(name);
-            let boolean = Types { boolean: true, ..Types::default() };
-            let value = match types {
-                types if types == boolean => "(\"True\" | \"False\")".to_owned(),
-                _ => writer.json(&tool.property_schema(schema)),
-            };
+            let value = argument_grammar(tool, name, schema, writer);
             (writer.rule(&format!("{} {value}", literal(&format!("{name}=")))), required)
         })
         .collect();
     let list = comma_list(&arguments, ", ", writer);
     writer.rule(&format!("{} {list} \")\"", literal(&format!("{}(", tool.name))))
 }
+
+fn argument_grammar(tool: &Tool, name: &str, schema: &Json, writer: &mut Writer<'_>) -> String {
+    let types = tool.types(name);
+    if types == (Types { boolean: true, ..Types::default() }) {
+        return "(\"True\" | \"False\")".to_owned();
+    }
+    let options: Vec<&str> = schema["enum"].as_array().into_iter().flatten().filter_map(Json::as_str).collect();
+    if types == Types::STRING && !options.is_empty() {
+        let options =
+            options.iter().flat_map(|text| [quoted(text), format!("'{}'", escaped(text).replace('\'', "\\'"))]);
+        return either(&options.map(|option| literal(&option)).collect::<Vec<_>>());
+    }
+    let bounds = ["pattern", "format", "minLength", "maxLength", "const"];
+    if types == Types::STRING && bounds.iter().all(|bound| schema.get(bound).is_none()) {
+        return STRING.to_owned();
+    }
+    writer.json(&tool.property_schema(schema))
+}
+
+/// A string on one line.
+const STRING: &str = "/\"([^\"\\\\\\n]|\\\\.)*\"|'([^'\\\\\\n]|\\\\.)*'/";
 
 /// Items in their order with commas between; some may be left out.
 pub(super) fn comma_list(items: &[(String, bool)], comma: &str, writer: &mut Writer<'_>) -> String {
