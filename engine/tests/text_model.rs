@@ -5,7 +5,7 @@ mod text_support;
 
 use std::{fs, path::Path, sync::Arc};
 
-use engine::text::{TextError, TextModel};
+use engine::text::{TextError, TextModel, TextRequest};
 use mesh_proto::{ChatPrompt, GenerateError, Message, Prompt, Role, TokenId, ToolCall, ToolChoice};
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
@@ -22,7 +22,7 @@ fn folder() -> TempDir {
 
 fn rendered(folder: &Path, chat: ChatPrompt) -> Result<String, GenerateError> {
     let model = TextModel::load(folder).unwrap();
-    let prepared = model.prepare(&Prompt::Chat(chat), &ToolChoice::Auto, now())?;
+    let prepared = model.prepare(TextRequest::new(&Prompt::Chat(chat)), now())?;
     model.decode(&prepared.tokens, true)
 }
 
@@ -168,7 +168,9 @@ fn text_of_tools_is_rendered_in_the_clients_key_order_and_left_out_when_no_calls
     let model = TextModel::load(folder.path()).unwrap();
     let chat = ChatPrompt { tools: vec![weather()], ..chat_prompt("Hi") };
     assert_eq!(model.render(&chat, true, now()).unwrap(), weather().json + "False");
-    let prepared = model.prepare(&Prompt::Chat(chat), &ToolChoice::None, now()).unwrap();
+    let prepared = model
+        .prepare(TextRequest { tool_choice: &ToolChoice::None, ..TextRequest::new(&Prompt::Chat(chat)) }, now())
+        .unwrap();
     assert_eq!(model.decode(&prepared.tokens, true).unwrap(), "True");
 }
 
@@ -178,7 +180,10 @@ fn text_tool_choice_none_makes_call_markup_plain_text() {
     let model = Model::with_tokens(&[call]);
     let chat = ChatPrompt { tools: vec![weather()], ..chat_prompt("Hi") };
     for (choice, calls) in [(ToolChoice::Auto, 1), (ToolChoice::None, 0)] {
-        let prepared = model.text.prepare(&Prompt::Chat(chat.clone()), &choice, now()).unwrap();
+        let prepared = model
+            .text
+            .prepare(TextRequest { tool_choice: &choice, ..TextRequest::new(&Prompt::Chat(chat.clone())) }, now())
+            .unwrap();
         let mut answer = model.text.answer(&prepared, &[]);
         assert_eq!(run(&mut answer, [model.id(call)]).calls.len(), calls);
         assert_eq!(answer.called_tools(), calls == 1);
@@ -212,7 +217,7 @@ fn with_bos() -> TempDir {
 #[test]
 fn text_prompts_get_the_tokenizers_specials_and_chats_only_those_that_the_template_wrote() {
     let model = TextModel::load(with_bos().path()).unwrap();
-    let ids = |prompt: Prompt| model.prepare(&prompt, &ToolChoice::Auto, now()).unwrap().tokens;
+    let ids = |prompt: Prompt| model.prepare(TextRequest::new(&prompt), now()).unwrap().tokens;
     let expected: Vec<TokenId> = [256, 72, 101, 108, 108, 111].map(TokenId).to_vec();
     assert_eq!(ids(Prompt::Text("Hello".into())), expected, "and a saved truncation does not hold");
     assert_eq!(ids(Prompt::Chat(chat_prompt("Hello"))), expected);
@@ -223,13 +228,13 @@ fn text_prompts_of_tokens_are_checked_against_the_vocabulary() {
     let model = TextModel::load(folder().path()).unwrap();
     let prepare = |ids: &[u32]| {
         let tokens = ids.iter().copied().map(TokenId).collect();
-        model.prepare(&Prompt::Tokens(tokens), &ToolChoice::Auto, now())
+        model.prepare(TextRequest::new(&Prompt::Tokens(tokens)), now())
     };
     assert_eq!(prepare(&[0, 257]).unwrap().tokens.len(), 2);
     for bad in [&[258][..], &[0, u32::MAX], &[]] {
         assert!(matches!(prepare(bad), Err(GenerateError::Invalid { field, .. }) if field == "prompt"), "{bad:?}");
     }
-    let empty = model.prepare(&Prompt::Text(String::new()), &ToolChoice::Auto, now());
+    let empty = model.prepare(TextRequest::new(&Prompt::Text(String::new())), now());
     assert!(matches!(empty, Err(GenerateError::Invalid { field, .. }) if field == "prompt"));
 }
 
@@ -265,7 +270,7 @@ fn text_of_every_kind_of_decoder_streams_to_what_it_decodes_at_once() {
     ];
     for decoder in decoders {
         let model = named(&pieces, decoder.clone());
-        let chat = model.prepare(&Prompt::Chat(chat_prompt("Hi")), &ToolChoice::Auto, now()).unwrap();
+        let chat = model.prepare(TextRequest::new(&Prompt::Chat(chat_prompt("Hi"))), now()).unwrap();
         let orders: [&[u32]; 6] = [
             &[1, 2, 3, 8, 4, 5, 6, 7, 1, 9],
             &[0, 1, 0, 0, 3],
@@ -285,7 +290,7 @@ fn text_of_every_kind_of_decoder_streams_to_what_it_decodes_at_once() {
 #[test]
 fn text_of_byte_tokens_waits_for_the_whole_character_and_loses_only_bad_bytes() {
     let model = named(&["<0xF0>", "<0x9F>", "<0x8E>", "<0x89>", "a"], sentencepiece(1));
-    let prepared = model.prepare(&Prompt::Chat(chat_prompt("Hi")), &ToolChoice::Auto, now()).unwrap();
+    let prepared = model.prepare(TextRequest::new(&Prompt::Chat(chat_prompt("Hi"))), now()).unwrap();
     let text = |order: &[u32]| run(&mut model.answer(&prepared, &[]), order.iter().copied().map(TokenId)).content;
     assert_eq!(text(&[4, 0, 1, 2]), "a");
     assert_eq!(text(&[4, 0, 1, 2, 3]), "a🎉");
@@ -299,8 +304,8 @@ fn text_that_continues_a_prompt_keeps_its_leading_space_and_a_chats_answer_drops
         let wordpiece = decoder["type"] == "WordPiece";
         let model = named(&["▁world", "▁again"], decoder);
         let tokens = [TokenId(0), TokenId(1)];
-        let plain = model.prepare(&Prompt::Text("Hi".into()), &ToolChoice::Auto, now()).unwrap();
-        let chat = model.prepare(&Prompt::Chat(chat_prompt("Hi")), &ToolChoice::Auto, now()).unwrap();
+        let plain = model.prepare(TextRequest::new(&Prompt::Text("Hi".into())), now()).unwrap();
+        let chat = model.prepare(TextRequest::new(&Prompt::Chat(chat_prompt("Hi"))), now()).unwrap();
         let (continued, fresh) =
             (run(&mut model.answer(&plain, &[]), tokens), run(&mut model.answer(&chat, &[]), tokens));
         let (want_continued, want_fresh) =

@@ -15,7 +15,7 @@ use engine::{
     Engine, EngineLoad, Generation, arrival,
     draft::{Draft, Opening},
     house::{House, Place},
-    text::TextModel,
+    text::{TextModel, TextRequest},
 };
 use futures_util::future::BoxFuture;
 use mesh_proto::{GenerateError, GenerateRequest, ModelDescriptor, TokenId};
@@ -157,6 +157,8 @@ impl GgufEngine {
             prompt,
             mut sampling,
             tool_choice,
+            parallel_tool_calls,
+            constraint,
             max_tokens,
             stop,
             ignore_eos,
@@ -169,7 +171,13 @@ impl GgufEngine {
         let runtime = Handle::current();
         let prepare = move || {
             let encode = |text: &str, specials: bool| runtime.block_on(shared.tokenize(text, specials));
-            let prepared = shared.text.prepare_with(&prompt, &tool_choice, now, encode)?;
+            let asked = TextRequest {
+                prompt: &prompt,
+                tool_choice: &tool_choice,
+                parallel_tool_calls,
+                constraint: constraint.as_ref(),
+            };
+            let prepared = shared.text.prepare_with(asked, now, encode)?;
             arrival::in_vocabulary("prompt", &prepared.tokens, vocab_size)?;
             let answer = shared.text.answer(&prepared, &stop);
             let opening = Opening { prompt: prepared.tokens, resume, max_tokens, ceiling_tokens, ignore_eos };

@@ -64,7 +64,7 @@ use crate::{
     house::{House, Place},
     local::{mailbox::Mailbox, outbox::Outbox, request::Request},
     scheduler::SchedulerLimits,
-    text::TextModel,
+    text::{TextModel, TextRequest},
 };
 
 /// How much a local engine does at once.
@@ -187,10 +187,17 @@ impl LocalEngine {
         let now = arrival::local_time(request.local_time_s)?;
         let GenerateRequest { id, prompt, mut sampling, tool_choice, max_tokens, stop, ignore_eos, resume, .. } =
             request;
+        let (parallel_tool_calls, constraint) = (request.parallel_tool_calls, request.constraint);
         let (text, eos) = (self.text.clone(), self.eos.clone());
         let (ceiling_tokens, vocab_size) = (self.ceiling_tokens, self.descriptor.vocab_size);
         let prepare = move || {
-            let prepared = text.prepare(&prompt, &tool_choice, now)?;
+            let asked = TextRequest {
+                prompt: &prompt,
+                tool_choice: &tool_choice,
+                parallel_tool_calls,
+                constraint: constraint.as_ref(),
+            };
+            let prepared = text.prepare(asked, now)?;
             if prepared.tokens.is_empty() {
                 return Err(GenerateError::invalid("prompt", "there is nothing to continue: the prompt has no tokens"));
             }

@@ -117,6 +117,11 @@ impl Answer {
         self.sink.calls > 0
     }
 
+    /// Whether the model reasons now: what it writes next is reasoning, unless it is what closes it.
+    pub fn is_reasoning(&self) -> bool {
+        self.split.is_reasoning()
+    }
+
     /// Tokens spent on reasoning so far, its tags included.
     pub fn reasoning_tokens(&self) -> u32 {
         self.reasoning_tokens

@@ -23,7 +23,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 pub use answer::{Answer, Piece};
-pub use model::{Grammar, Prepared, TextModel};
+pub use model::{Grammar, Prepared, TextModel, TextRequest};
 pub use template::{ChatTemplates, TemplateContext, TemplateInput, TemplateSyntax};
 
 /// Why a model folder's text files cannot be used.

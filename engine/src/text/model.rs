@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt, path::Path, sync::Arc};
 
 use jiff::civil::DateTime;
-use mesh_proto::{ChatPrompt, GenerateError, Prompt, TokenId, ToolChoice};
+use mesh_proto::{ChatPrompt, Constraint, GenerateError, GenerateRequest, Prompt, TokenId, ToolChoice};
 use tokenizers::Tokenizer;
 
 use crate::text::{
@@ -22,6 +22,33 @@ pub struct TextModel {
     context: TemplateContext,
     think: Option<ThinkTags>,
     marks: Arc<[(u32, String)]>,
+}
+
+/// What a request says of its prompt and of its answer's form.
+#[derive(Clone, Copy, Debug)]
+pub struct TextRequest<'a> {
+    /// What to continue.
+    pub prompt: &'a Prompt,
+    /// Whether tools may, or must, be called.
+    pub tool_choice: &'a ToolChoice,
+    /// Whether one answer may hold several calls.
+    pub parallel_tool_calls: bool,
+    /// What the content must look like.
+    pub constraint: Option<&'a Constraint>,
+}
+
+impl<'a> TextRequest<'a> {
+    /// A prompt whose answer is free.
+    pub fn new(prompt: &'a Prompt) -> Self {
+        Self { prompt, tool_choice: &ToolChoice::Auto, parallel_tool_calls: true, constraint: None }
+    }
+}
+
+impl<'a> From<&'a GenerateRequest> for TextRequest<'a> {
+    fn from(request: &'a GenerateRequest) -> Self {
+        let GenerateRequest { prompt, tool_choice, parallel_tool_calls, constraint, .. } = request;
+        Self { prompt, tool_choice, parallel_tool_calls: *parallel_tool_calls, constraint: constraint.as_ref() }
+    }
 }
 
 /// What an answer must look like: a grammar in llguidance's variant of Lark, over the answer's whole text.
@@ -83,8 +110,8 @@ impl TextModel {
     /// # Errors
     /// `Invalid`, naming the field: no chat template, a conversation that the template refuses, tokens beyond the
     /// vocabulary, nothing to continue. `Engine`: the template or the tokenizer itself fails.
-    pub fn prepare(&self, prompt: &Prompt, tool_choice: &ToolChoice, now: DateTime) -> Result<Prepared, GenerateError> {
-        self.prepare_with(prompt, tool_choice, now, |text, specials| self.encode(text, specials))
+    pub fn prepare(&self, request: TextRequest<'_>, now: DateTime) -> Result<Prepared, GenerateError> {
+        self.prepare_with(request, now, |text, specials| self.encode(text, specials))
     }
 
     /// [`TextModel::prepare`] with another tokenizer: text, and whether it adds its special tokens, to tokens.
@@ -93,11 +120,11 @@ impl TextModel {
     /// As there, and `encode`'s own.
     pub fn prepare_with(
         &self,
-        prompt: &Prompt,
-        tool_choice: &ToolChoice,
+        request: TextRequest<'_>,
         now: DateTime,
         encode: impl Fn(&str, bool) -> Result<Vec<TokenId>, GenerateError>,
     ) -> Result<Prepared, GenerateError> {
+        let TextRequest { prompt, tool_choice, .. } = request;
         let prepared = match prompt {
             Prompt::Chat(chat) => {
                 let tools = *tool_choice != ToolChoice::None && !chat.tools.is_empty();
@@ -146,6 +173,12 @@ impl TextModel {
         };
         let detok = Detokenizer::new(self.vocabulary.clone(), &end);
         Answer::new(self.vocabulary.clone(), self.marks.clone(), detok, Splitter::new(prepared.markup), stop)
+    }
+
+    /// What closes this model's reasoning, as it writes it: for whoever cuts the reasoning short. Special tokens are
+    /// spelled out, and [`TextModel::encode`] makes them tokens. `None`: it does not reason.
+    pub fn reasoning_close(&self) -> Option<&str> {
+        self.think.map(|tags| tags.close)
     }
 
     /// Entries of the vocabulary, added tokens included: one more than the highest id.

@@ -3,9 +3,9 @@
 
 use std::{fs, path::Path, sync::Arc};
 
-use engine::text::{Answer, Piece, Prepared, TextModel};
+use engine::text::{Answer, Piece, Prepared, TextModel, TextRequest};
 use jiff::civil::{DateTime, date};
-use mesh_proto::{Channel, ChatPrompt, Message, Prompt, Role, TokenId, ToolCallDelta, ToolChoice, ToolDefinition};
+use mesh_proto::{Channel, ChatPrompt, Message, Prompt, Role, TokenId, ToolCallDelta, ToolDefinition};
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 
@@ -96,14 +96,14 @@ impl Model {
     }
 
     pub fn plain(&self) -> Prepared {
-        self.text.prepare(&Prompt::Text("x".into()), &ToolChoice::Auto, now()).unwrap()
+        self.text.prepare(TextRequest::new(&Prompt::Text("x".into())), now()).unwrap()
     }
 
     pub fn chat(&self, tools: bool, thinking: Option<bool>) -> Prepared {
         let mut chat = chat_prompt("Hi");
         chat.enable_thinking = thinking;
         chat.tools = if tools { vec![weather()] } else { Vec::new() };
-        self.text.prepare(&Prompt::Chat(chat), &ToolChoice::Auto, now()).unwrap()
+        self.text.prepare(TextRequest::new(&Prompt::Chat(chat)), now()).unwrap()
     }
 }
 
