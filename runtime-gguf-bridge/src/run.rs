@@ -223,7 +223,7 @@ impl Run {
                         continue;
                     }
                     self.came(1);
-                    end = self.draft.take(token, &BTreeSet::new(), &mut out);
+                    end = self.draft.take(token, None, &BTreeSet::new(), &mut out);
                     if end.is_some() {
                         break;
                     }
@@ -251,7 +251,7 @@ impl Run {
                     Some(token) => {
                         self.came(1);
                         let ends = BTreeSet::from([token]);
-                        let end = self.draft.take(token, &ends, &mut out);
+                        let end = self.draft.take(token, None, &ends, &mut out);
                         end.unwrap_or(End { reason: FinishReason::Stop, stop: None })
                     }
                     None => End { reason: FinishReason::Length, stop: None },

@@ -37,15 +37,15 @@ pub(crate) fn warm(decoder: &mut impl Decoder, gpu: bool) -> Result<(), DecodeEr
         // Different prompts, or the second would reuse the first.
         let length: u32 = chunks.iter().sum();
         let prompt = (0..length).map(|t| TokenId((t + i as u32) % limits.vocab_size)).collect();
-        decoder.open(SequenceSpec { id: seq, prompt, sampling: samplings[i % samplings.len()].clone() })?;
+        decoder.open(SequenceSpec::new(seq, prompt, samplings[i % samplings.len()].clone()))?;
         let mut start = 0;
         for len in chunks {
             let chunk = PrefillChunk { seq, start, len, last: start + len == length };
-            run(decoder, &StepPlan { decode: rows.clone(), prefill: vec![chunk] })?;
+            run(decoder, &StepPlan { decode: rows.clone(), prefill: vec![chunk], held: false })?;
             start += len;
         }
         rows.push(seq);
-        run(decoder, &StepPlan { decode: rows.clone(), prefill: Vec::new() })?;
+        run(decoder, &StepPlan { decode: rows.clone(), prefill: Vec::new(), held: false })?;
     }
     for seq in rows {
         decoder.close(seq, None);

@@ -42,6 +42,8 @@ pub enum Fault {
     SubmitSequence,
     /// The device fails at submission.
     SubmitDevice,
+    /// The device fails while a held step is told how to choose.
+    ChooseDevice,
     /// One sequence of a step fails while it is computed.
     CollectSequence,
     /// The device fails while a step is computed.
