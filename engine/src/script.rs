@@ -316,6 +316,7 @@ impl Decoder for ScriptDecoder {
         self.in_flight.push_back((plan.clone(), sampled));
         self.probe.update(|counts| {
             counts.steps += 1;
+            counts.held += u64::from(plan.held);
             counts.decode_rows += plan.decode.len() as u64;
             counts.prefill_tokens += plan.prefill.iter().map(|chunk| u64::from(chunk.len)).sum::<u64>();
             counts.prefill_peak = counts.prefill_peak.max(plan.prefill.iter().map(|chunk| chunk.len).sum());

@@ -96,7 +96,8 @@ fn follow(mut guide: Guide, draft: &mut Draft) -> Result<Guide, GenerateError> {
 /// Which of the request's fields its grammar comes from.
 fn field_of_grammar(request: &GenerateRequest) -> &'static str {
     match &request.constraint {
-        Some(Constraint::JsonObject | Constraint::JsonSchema(_)) => "response_format",
+        Some(Constraint::JsonObject) => "response_format",
+        Some(Constraint::JsonSchema(_)) => "response_format.json_schema.schema",
         Some(Constraint::Regex(_)) => "regex",
         Some(Constraint::Lark(_)) => "lark",
         None => "tools",

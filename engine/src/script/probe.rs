@@ -21,6 +21,8 @@ pub struct Counts {
     pub prefix_bytes: u64,
     /// Steps submitted.
     pub steps: u64,
+    /// Of these, how many were held until they were told how to choose.
+    pub held: u64,
     /// Decoding rows in them.
     pub decode_rows: u64,
     /// Prompt tokens in them.

@@ -124,7 +124,7 @@ impl TextModel {
         now: DateTime,
         encode: impl Fn(&str, bool) -> Result<Vec<TokenId>, GenerateError>,
     ) -> Result<Prepared, GenerateError> {
-        let TextRequest { prompt, tool_choice, .. } = request;
+        let TextRequest { prompt, tool_choice, constraint, .. } = request;
         let prepared = match prompt {
             Prompt::Chat(chat) => {
                 let tools = *tool_choice != ToolChoice::None && !chat.tools.is_empty();
@@ -147,7 +147,14 @@ impl TextModel {
             let field = if matches!(prompt, Prompt::Chat(_)) { "messages" } else { "prompt" };
             return Err(GenerateError::invalid(field, "there is nothing to continue: the prompt has no tokens"));
         }
-        Ok(prepared)
+        let grammar = match constraint {
+            None => None,
+            Some(Constraint::JsonObject) => Some("start: %json {\"type\":\"object\"}".to_owned()),
+            Some(Constraint::JsonSchema(schema)) => Some(format!("start: %json {schema}")),
+            Some(Constraint::Regex(regex)) => Some(format!("start: /{}/", llguidance::regex_to_lark(regex, ""))),
+            Some(Constraint::Lark(lark)) => Some(lark.clone()),
+        };
+        Ok(Prepared { grammar: grammar.map(Grammar), ..prepared })
     }
 
     /// A conversation as the model's template writes it.
