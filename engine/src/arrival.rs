@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, RandomState};
 
 use jiff::{Timestamp, Zoned, civil::DateTime, tz::TimeZone};
-use mesh_proto::{GenerateError, GenerateRequest, TokenId};
+use mesh_proto::{GenerateError, GenerateRequest, Sampling, TokenId};
 
 /// Whether an answer can go on from the tokens that a request brings.
 ///
@@ -11,11 +11,51 @@ use mesh_proto::{GenerateError, GenerateRequest, TokenId};
 /// `Invalid`, naming `resume`.
 pub fn check_resume(request: &GenerateRequest, vocab_size: u32) -> Result<(), GenerateError> {
     in_vocabulary("resume", &request.resume, vocab_size)?;
-    if !request.resume.is_empty() && request.sampling.seed.is_none() && !request.sampling.is_greedy() {
+    if !request.resume.is_empty() && request.sampling.seed.is_none() && draws(&request.sampling) {
         let message = "sampling goes on as it began only with the seed it began with: send that, or temperature 0";
         return Err(GenerateError::invalid("resume", message));
     }
     Ok(())
+}
+
+/// Whether a seed changes what is chosen. XTC tosses a coin at temperature 0 too.
+pub fn draws(sampling: &Sampling) -> bool {
+    !sampling.is_greedy() || sampling.top_k != 1 && sampling.xtc_probability > 0.0
+}
+
+/// Whether sampling parameters are numbers with which one can compute. What clients may ask for is the API's to say;
+/// this holds for peers too.
+///
+/// # Errors
+/// `Invalid`, naming the field.
+pub fn check_sampling(sampling: &Sampling) -> Result<(), GenerateError> {
+    let (tiny, any) = (f32::MIN_POSITIVE, f32::MAX);
+    let dry = sampling.dry.as_ref();
+    let ranges = [
+        ("temperature", sampling.temperature, 0.0, any),
+        ("top_p", sampling.top_p, tiny, any),
+        ("min_p", sampling.min_p, 0.0, 1.0),
+        ("typical_p", sampling.typical_p, tiny, any),
+        ("repetition_penalty", sampling.repetition_penalty, tiny, any),
+        ("presence_penalty", sampling.presence_penalty, f32::MIN, any),
+        ("frequency_penalty", sampling.frequency_penalty, f32::MIN, any),
+        ("xtc_probability", sampling.xtc_probability, 0.0, any),
+        ("xtc_threshold", sampling.xtc_threshold, 0.0, any),
+        ("dry_multiplier", dry.map_or(1.0, |dry| dry.multiplier), 0.0, any),
+        ("dry_base", dry.map_or(1.0, |dry| dry.base), 1.0, any),
+    ];
+    if let Some((field, value, ..)) = ranges.iter().find(|(_, value, least, most)| !(least..=most).contains(&value)) {
+        return Err(GenerateError::invalid(*field, format!("`{field}` cannot be {value}")));
+    }
+    // A ban is minus infinity; plus infinity would make the other probabilities no numbers.
+    let wrong = |bias: f32| bias.is_nan() || bias == f32::INFINITY;
+    match sampling.logit_bias.iter().find(|bias| wrong(bias.bias)) {
+        Some(bias) => {
+            let message = format!("`logit_bias` of token {} cannot be {}", bias.token.0, bias.bias);
+            Err(GenerateError::invalid("logit_bias", message))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Whether all tokens of a field are in the vocabulary.

@@ -1,10 +1,20 @@
 //! One answer as far as it came: tokens in, events and its end out; must not know clients, sequences or threads.
 
-use std::collections::BTreeSet;
+mod budget;
+mod telling;
 
+use std::{collections::BTreeSet, sync::Arc};
+
+use budget::Closing;
 use mesh_proto::{Event, FinishReason, GenerateError, TokenId, Usage};
+use telling::Telling;
 
-use crate::text::{Answer, Piece};
+pub use budget::Budget;
+
+use crate::{
+    decoder::Odds,
+    text::{Answer, Piece, TextModel},
+};
 
 /// Stands for a token that an engine did not tell. No vocabulary has it, so no engine resumes from it.
 pub const UNTOLD: TokenId = TokenId(u32::MAX);
@@ -18,8 +28,13 @@ pub struct End {
     pub stop: Option<String>,
 }
 
+impl End {
+    /// The model ended, or its grammar did.
+    pub const STOP: Self = Self { reason: FinishReason::Stop, stop: None };
+}
+
 /// What a [`Draft`] begins with.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Opening {
     /// The prompt, at least one token.
     pub prompt: Vec<TokenId>,
@@ -31,6 +46,10 @@ pub struct Opening {
     pub ceiling_tokens: u32,
     /// Go on past tokens that end the answer.
     pub ignore_eos: bool,
+    /// When and how reasoning is cut short.
+    pub budget: Option<Budget>,
+    /// What spells tokens, where the events are to tell how likely each one was.
+    pub spell: Option<Arc<TextModel>>,
 }
 
 /// An answer being written.
@@ -50,6 +69,8 @@ pub struct Draft {
     /// Tokens since the last ones that were told.
     since: Vec<TokenId>,
     pieces: Vec<Piece>,
+    closing: Option<Closing>,
+    telling: Telling,
 }
 
 impl Draft {
@@ -60,7 +81,7 @@ impl Draft {
     /// # Errors
     /// `ContextOverflow`; or `Invalid`, naming `resume`, where the resumed tokens are none of such an answer.
     pub fn open(opening: Opening, answer: Answer, eos: &BTreeSet<TokenId>) -> Result<Self, GenerateError> {
-        let Opening { prompt, resume, max_tokens, ceiling_tokens, ignore_eos } = opening;
+        let Opening { prompt, resume, max_tokens, ceiling_tokens, ignore_eos, budget, spell } = opening;
         let prompt_tokens = count(&prompt);
         let resumed = count(&resume);
         if let Some(most) = max_tokens
@@ -74,8 +95,19 @@ impl Draft {
         }
         let most = max_tokens.unwrap_or(u32::MAX).min(ceiling_tokens - prompt_tokens);
         let end = (most == 0).then_some(End { reason: FinishReason::Length, stop: None });
-        let (since, pieces) = (Vec::new(), Vec::new());
-        let mut draft = Self { tokens: prompt, prompt_tokens, resumed, most, ignore_eos, answer, end, since, pieces };
+        let mut draft = Self {
+            tokens: prompt,
+            prompt_tokens,
+            resumed,
+            most,
+            ignore_eos,
+            answer,
+            end,
+            since: Vec::new(),
+            pieces: Vec::new(),
+            closing: budget.map(Closing::new),
+            telling: Telling::new(spell),
+        };
         for (at, token) in (1..).zip(resume) {
             draft.end = draft.push(token, eos);
             draft.pieces.clear();
@@ -87,12 +119,22 @@ impl Draft {
         Ok(draft)
     }
 
-    /// The next token of the answer; what it settles is appended to `out`. Says how the answer ends with it, if it does:
-    /// [`Draft::finish`] is to follow then.
-    pub fn take(&mut self, token: TokenId, eos: &BTreeSet<TokenId>, out: &mut Vec<Event>) -> Option<End> {
+    /// The next token of the answer, and how likely it was, where that is known and asked for; what it settles is appended
+    /// to `out`. Says how the answer ends with it, if it does: [`Draft::finish`] is to follow then.
+    pub fn take(
+        &mut self,
+        token: TokenId,
+        odds: Option<Odds>,
+        eos: &BTreeSet<TokenId>,
+        out: &mut Vec<Event>,
+    ) -> Option<End> {
         self.since.push(token);
         let end = self.push(token, eos);
-        self.say(out);
+        let is_text = self.ignore_eos || !eos.contains(&token);
+        if let Some(odds) = odds.filter(|_| is_text) {
+            self.telling.push(token, odds);
+        }
+        self.say(end.as_ref().is_some_and(|end| end.stop.is_some()), out);
         end
     }
 
@@ -105,16 +147,19 @@ impl Draft {
         }
         self.answer.push_text(text, count, &mut self.pieces);
         let end = self.end_of_token();
-        self.say(out);
+        self.say(end.as_ref().is_some_and(|end| end.stop.is_some()), out);
         end
     }
 
     fn push(&mut self, token: TokenId, eos: &BTreeSet<TokenId>) -> Option<End> {
         self.tokens.push(token);
         if eos.contains(&token) && !self.ignore_eos {
-            return Some(End { reason: FinishReason::Stop, stop: None });
+            return Some(End::STOP);
         }
         self.answer.push(token, &mut self.pieces);
+        if let Some(closing) = &mut self.closing {
+            closing.took(token, &self.answer, &self.pieces);
+        }
         self.end_of_token()
     }
 
@@ -125,13 +170,18 @@ impl Draft {
     }
 
     /// Tells the pieces that are settled. The last of them takes the tokens: who has these has all that they settled.
-    fn say(&mut self, out: &mut Vec<Event>) {
+    /// `stopped`: behind them a stop string was met.
+    fn say(&mut self, stopped: bool, out: &mut Vec<Event>) {
         let last = self.pieces.len().saturating_sub(1);
         for (at, piece) in self.pieces.drain(..).enumerate() {
-            let tokens = if at == last { std::mem::take(&mut self.since) } else { Vec::new() };
+            let (mut tokens, mut logprobs) = (Vec::new(), Vec::new());
+            if at == last {
+                tokens = std::mem::take(&mut self.since);
+                logprobs = self.telling.told(&piece, stopped);
+            }
             match piece {
-                Piece::Text { channel, text } => out.push(Event::Text { channel, text, tokens, logprobs: Vec::new() }),
-                Piece::ToolCall(delta) => out.push(Event::ToolCall { delta, tokens, logprobs: Vec::new() }),
+                Piece::Text { channel, text } => out.push(Event::Text { channel, text, tokens, logprobs }),
+                Piece::ToolCall(delta) => out.push(Event::ToolCall { delta, tokens, logprobs }),
                 // `take_stop` keeps these.
                 Piece::Stop(_) => {}
             }
@@ -145,7 +195,7 @@ impl Draft {
         self.since.clear();
         self.answer.finish(&mut self.pieces);
         let stop = end.stop.or_else(|| take_stop(&mut self.pieces));
-        self.say(out);
+        self.say(stop.is_some(), out);
         let reason = match end.reason {
             _ if stop.is_some() => FinishReason::Stop,
             FinishReason::Stop if self.answer.called_tools() => FinishReason::ToolCalls,
@@ -165,9 +215,29 @@ impl Draft {
         }
     }
 
+    /// Whether it ended before it began.
+    pub fn is_over(&self) -> bool {
+        self.end.is_some()
+    }
+
     /// How it ended before it began, if it did; told once.
     pub fn take_end(&mut self) -> Option<End> {
         self.end.take()
+    }
+
+    /// It ends here, before anything more is computed: [`Draft::take_end`] tells it.
+    pub fn end_here(&mut self, end: End) {
+        self.end.get_or_insert(end);
+    }
+
+    /// The token that must come next, where reasoning is being closed.
+    pub fn forced(&self) -> Option<TokenId> {
+        self.closing.as_ref().and_then(|closing| closing.forced(&self.answer))
+    }
+
+    /// Whether one of the next tokens could be forced, `ahead` more of which are on their way.
+    pub fn may_be_forced(&self, ahead: u32) -> bool {
+        self.closing.as_ref().is_some_and(|closing| closing.may_force(&self.answer, self.generated(), ahead))
     }
 
     /// The prompt, and the answer so far.

@@ -6,8 +6,10 @@
 //! runtimes, what does not depend on a device: scheduling, templates, detokenising, stops, reasoning, tools.
 
 pub mod arrival;
+pub mod constrain;
 pub mod decoder;
 pub mod draft;
+pub mod dry;
 mod generation;
 pub mod house;
 pub mod local;

@@ -5,6 +5,10 @@
 //! what breaks it is a device error and stands in [`Counts::violations`]. A [`Probe`] looks in from outside, holds
 //! it, and makes it fail.
 //!
+//! What a request asks of the choice is honoured as a device would that gives nearly all its probability to the script's
+//! token: where that must not come, another does (see [`Script::choose`]). Truncations, penalties and XTC, which only shift
+//! probabilities, change nothing.
+//!
 //! ```
 //! use engine::script::{Probe, Script, ScriptDecoder, ScriptOptions};
 //! use mesh_proto::{Sampling, TokenId};
@@ -16,6 +20,7 @@
 //! let decoder = ScriptDecoder::new(script, ScriptOptions::default(), Probe::default());
 //! ```
 
+mod choose;
 mod folder;
 mod probe;
 
@@ -31,7 +36,9 @@ use mesh_proto::{ModelDescriptor, ModelId, Sampling, TokenId};
 pub use folder::{END, VOCAB_SIZE, byte_tokens, write_text_model};
 pub use probe::{Counts, Fault, Hold, Probe};
 
-use crate::decoder::{DecodeError, Decoder, DecoderLimits, DecoderMemory, Sampled, SeqId, SequenceSpec, StepPlan};
+use crate::decoder::{
+    Ban, DecodeError, Decoder, DecoderLimits, DecoderMemory, Sampled, SeqId, SequenceSpec, Steering, StepPlan,
+};
 
 /// Chooses the next token from all tokens so far, prompt and answer alike (a preempted sequence comes back with both
 /// as its prompt).
@@ -155,6 +162,8 @@ pub fn descriptor(id: &str) -> ModelDescriptor {
 struct Sequence {
     tokens: Vec<TokenId>,
     sampling: Sampling,
+    logprobs: Option<u8>,
+    ban: Option<Ban>,
     prompt: usize,
     /// Tokens whose KV is held.
     computed: usize,
@@ -168,13 +177,16 @@ pub struct ScriptDecoder {
     open: BTreeMap<SeqId, Sequence>,
     /// What the uncollected steps chose, oldest first, and whom they named.
     in_flight: VecDeque<(StepPlan, Vec<Sampled>)>,
+    /// Whether the newest of them has not chosen yet.
+    held: bool,
     kept: VecDeque<Vec<TokenId>>,
 }
 
 impl ScriptDecoder {
     /// A decoder with nothing open. Keep a clone of the probe.
     pub fn new(script: Script, options: ScriptOptions, probe: Probe) -> Self {
-        Self { script, options, probe, open: BTreeMap::new(), in_flight: VecDeque::new(), kept: VecDeque::new() }
+        let (open, in_flight, kept) = (BTreeMap::new(), VecDeque::new(), VecDeque::new());
+        Self { script, options, probe, open, in_flight, held: false, kept }
     }
 
     fn publish(&self) {
@@ -189,6 +201,7 @@ impl ScriptDecoder {
 
     fn lost(&mut self, message: &str) -> DecodeError {
         self.in_flight.clear();
+        self.held = false;
         DecodeError::Device(message.to_owned())
     }
 
@@ -197,12 +210,14 @@ impl ScriptDecoder {
         self.lost(&format!("the decoder's contract was broken: {message}"))
     }
 
-    /// Computes a step, or says what is wrong with it.
-    fn compute(&mut self, plan: &StepPlan) -> Result<Vec<Sampled>, String> {
+    /// Computes a step up to its choice, or says what is wrong with it.
+    fn compute(&mut self, plan: &StepPlan) -> Result<(), String> {
+        if self.held {
+            return Err("a step while the one before has not chosen".to_owned());
+        }
         if plan.is_empty() || self.in_flight.len() >= 2 {
             return Err(format!("an empty step, or a third one in flight ({})", self.in_flight.len()));
         }
-        let mut choosing = Vec::new();
         let mut named = Vec::new();
         for &seq in &plan.decode {
             let sequence = self.open.get_mut(&seq).ok_or(format!("{seq:?} decodes and is not open"))?;
@@ -210,7 +225,6 @@ impl ScriptDecoder {
                 return Err(format!("{seq:?} decodes before its prompt is computed"));
             }
             sequence.computed += 1;
-            choosing.push(seq);
             named.push(seq);
         }
         for chunk in &plan.prefill {
@@ -222,27 +236,38 @@ impl ScriptDecoder {
                 return Err(format!("{chunk:?} at {} of {}", sequence.computed, sequence.prompt));
             }
             sequence.computed = end;
-            if chunk.last {
-                choosing.push(seq);
-            }
             named.push(seq);
         }
         named.sort();
         if named.windows(2).any(|pair| pair[0] == pair[1]) {
             return Err("a sequence twice in a step".to_owned());
         }
+        if self.memory().kv_bytes > self.options.limits.kv_budget_bytes {
+            return Err("the budget of KV bytes is exceeded".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Chooses a step's tokens, or says what is wrong with what is said of them.
+    fn choose_all(&mut self, plan: &StepPlan, steering: &[Steering]) -> Result<Vec<Sampled>, String> {
+        let choosing: Vec<SeqId> = plan.choosing().collect();
+        if let Some(other) = steering.iter().find(|said| !choosing.contains(&said.seq)) {
+            return Err(format!("{:?} is steered and does not choose", other.seq));
+        }
         let mut sampled = Vec::new();
         for seq in choosing {
             let Some(sequence) = self.open.get_mut(&seq) else { continue };
-            let token = (self.script.0)(&sequence.tokens, &sequence.sampling);
+            let said = steering.iter().find(|said| said.seq == seq);
+            let ban = sequence.ban.as_ref().filter(|ban| (sequence.tokens.len() as u64) < ban.before);
+            let wanted = (self.script.0)(&sequence.tokens, &sequence.sampling);
+            let vocab_size = self.options.limits.vocab_size;
+            let token = choose::choose(wanted, vocab_size, said, ban).ok_or(format!("{seq:?} may choose nothing"))?;
+            let odds = sequence.logprobs.map(|count| choose::odds(wanted, token, vocab_size, count));
             sequence.tokens.push(token);
             if sequence.tokens.len() > self.options.limits.context_tokens as usize {
                 return Err(format!("{seq:?} goes past its context"));
             }
-            sampled.push(Sampled { seq, token });
-        }
-        if self.memory().kv_bytes > self.options.limits.kv_budget_bytes {
-            return Err("the budget of KV bytes is exceeded".to_owned());
+            sampled.push(Sampled { seq, token, odds });
         }
         Ok(sampled)
     }
@@ -265,9 +290,10 @@ impl Decoder for ScriptDecoder {
         }
         let common = |kept: &Vec<TokenId>| kept.iter().zip(&spec.prompt).take_while(|(a, b)| a == b).count();
         let cached = self.kept.iter().map(common).max().unwrap_or(0).min(spec.prompt.len() - 1);
-        let prompt = spec.prompt.len();
-        let sequence = Sequence { tokens: spec.prompt, sampling: spec.sampling, prompt, computed: cached };
-        self.open.insert(spec.id, sequence);
+        let (id, prompt) = (spec.id, spec.prompt.len());
+        let SequenceSpec { prompt: tokens, sampling, logprobs, ban, .. } = spec;
+        let sequence = Sequence { tokens, sampling, logprobs, ban, prompt, computed: cached };
+        self.open.insert(id, sequence);
         self.probe.update(|counts| counts.opened += 1);
         self.publish();
         Ok(cached as u32)
@@ -281,10 +307,16 @@ impl Decoder for ScriptDecoder {
             let seqs = named(plan).take(1).collect();
             return Err(DecodeError::Sequences { seqs, message: "scripted: cannot be submitted".to_owned() });
         }
-        let sampled = self.compute(plan).map_err(|message| self.violated(message))?;
+        self.compute(plan).map_err(|message| self.violated(message))?;
+        self.held = plan.held;
+        let sampled = match plan.held {
+            true => Vec::new(),
+            false => self.choose_all(plan, &[]).map_err(|message| self.violated(message))?,
+        };
         self.in_flight.push_back((plan.clone(), sampled));
         self.probe.update(|counts| {
             counts.steps += 1;
+            counts.held += u64::from(plan.held);
             counts.decode_rows += plan.decode.len() as u64;
             counts.prefill_tokens += plan.prefill.iter().map(|chunk| u64::from(chunk.len)).sum::<u64>();
             counts.prefill_peak = counts.prefill_peak.max(plan.prefill.iter().map(|chunk| chunk.len).sum());
@@ -293,7 +325,23 @@ impl Decoder for ScriptDecoder {
         Ok(())
     }
 
+    fn choose(&mut self, steering: &[Steering]) -> Result<(), DecodeError> {
+        if self.probe.fails(Fault::ChooseDevice) {
+            return Err(self.lost("scripted: the device is gone"));
+        }
+        let newest = self.in_flight.back().map(|(plan, _)| plan.clone()).filter(|_| std::mem::take(&mut self.held));
+        let Some(plan) = newest else { return Err(self.violated("nothing to choose".to_owned())) };
+        let sampled = self.choose_all(&plan, steering).map_err(|message| self.violated(message))?;
+        if let Some((_, newest)) = self.in_flight.back_mut() {
+            *newest = sampled;
+        }
+        Ok(())
+    }
+
     fn collect(&mut self) -> Result<Vec<Sampled>, DecodeError> {
+        if self.held && self.in_flight.len() == 1 {
+            return Err(self.violated("a step is collected that has not chosen".to_owned()));
+        }
         self.probe.wait();
         if !self.options.step_delay.is_zero() {
             std::thread::sleep(self.options.step_delay);

@@ -21,7 +21,7 @@ fn seq(id: u64) -> SeqId {
 }
 
 fn token(id: u64) -> Sampled {
-    Sampled { seq: SeqId(id), token: TokenId(0) }
+    Sampled { seq: SeqId(id), token: TokenId(0), odds: None }
 }
 
 /// Admits and opens everybody who can be, with nothing cached.

@@ -161,7 +161,7 @@ impl World {
             .copied()
             .chain(ends)
             .filter(|seq| self.open.contains_key(seq))
-            .map(|seq| Sampled { seq, token: TokenId(0) })
+            .map(|seq| Sampled { seq, token: TokenId(0), odds: None })
             .collect();
         assert!(self.scheduler.collected(&sampled).is_empty());
         for Sampled { seq, .. } in sampled {

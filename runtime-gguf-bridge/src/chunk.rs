@@ -8,8 +8,8 @@
 
 use std::collections::HashMap;
 
-use engine::text::TextModel;
-use mesh_proto::{Likelihood, TokenId, TokenLogprob};
+use engine::{decoder::Odds, text::TextModel};
+use mesh_proto::TokenId;
 use serde_json::Value as Json;
 
 /// Longest token that is looked for, in bytes. A character has four; a token that ends inside one may begin with a word.
@@ -54,7 +54,7 @@ impl Fragments {
 pub(crate) struct Told {
     pub(crate) token: TokenId,
     /// How likely it was; told where the request asks for it, and never of a token that was found by its bytes.
-    pub(crate) likely: Option<TokenLogprob>,
+    pub(crate) odds: Option<Odds>,
 }
 
 /// What a chunk says.
@@ -122,25 +122,25 @@ impl<'a> Chunks<'a> {
         let tokens = chunk["tokens"].as_array().ok_or_else(|| bad("no tokens"))?;
         let [token] = tokens.as_slice() else { return Err(bad("not one token")) };
         let token = TokenId(number(token).ok_or_else(|| bad("a token that is none"))?);
-        let likely = likely(chunk, token);
+        let odds = odds(chunk, token);
         let new = predicted.checked_sub(self.seen).filter(|new| *new > 0).ok_or_else(|| bad("no new token"))?;
         self.seen = predicted;
         let held = self.held.take();
         if new == 1 {
             if text.is_empty() {
-                self.held = Some(Told { token, likely });
+                self.held = Some(Told { token, odds });
                 out.extend(held.map(|held| Said::Tokens(vec![held])));
                 return Ok(());
             }
-            let tokens = held.into_iter().chain([Told { token, likely }]).collect();
+            let tokens = held.into_iter().chain([Told { token, odds }]).collect();
             out.push(Said::Tokens(tokens));
             return Ok(());
         }
         out.extend(held.map(|held| Said::Tokens(vec![held])));
         out.push(match self.find(text, token, new - 1) {
             Some(before) => {
-                let found = before.into_iter().map(|token| Told { token, likely: None });
-                Said::Tokens(found.chain([Told { token, likely }]).collect())
+                let found = before.into_iter().map(|token| Told { token, odds: None });
+                Said::Tokens(found.chain([Told { token, odds }]).collect())
             }
             None => Said::Untold { text: text.to_owned(), count: new },
         });
@@ -164,15 +164,11 @@ impl<'a> Chunks<'a> {
 }
 
 /// What the chunk tells of how likely its token was. Of several tokens it tells the last one's.
-fn likely(chunk: &Json, token: TokenId) -> Option<TokenLogprob> {
-    let one = |said: &Json| -> Option<Likelihood> {
-        let bytes = said["bytes"].as_array()?.iter().filter_map(|byte| u8::try_from(byte.as_u64()?).ok());
-        let logprob = said["logprob"].as_f64()? as f32;
-        Some(Likelihood { token: TokenId(number(&said["id"])?), bytes: bytes.collect(), logprob })
-    };
+fn odds(chunk: &Json, token: TokenId) -> Option<Odds> {
+    let one = |said: &Json| Some((TokenId(number(&said["id"])?), said["logprob"].as_f64()? as f32));
     let said = chunk.get("completion_probabilities")?.get(0)?;
-    let chosen = one(said).filter(|chosen| chosen.token == token)?;
-    Some(TokenLogprob { chosen, top: said["top_logprobs"].as_array()?.iter().filter_map(one).collect() })
+    let (_, chosen) = one(said).filter(|(chosen, _)| *chosen == token)?;
+    Some(Odds { chosen, top: said["top_logprobs"].as_array()?.iter().filter_map(one).collect() })
 }
 
 fn number(json: &Json) -> Option<u32> {

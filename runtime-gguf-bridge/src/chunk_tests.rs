@@ -56,7 +56,7 @@ fn read(chunks: &[Json]) -> Result<Vec<Said>, Unreadable> {
 }
 
 fn tokens(ids: &[u32]) -> Said {
-    Said::Tokens(ids.iter().map(|id| Told { token: TokenId(*id), likely: None }).collect())
+    Said::Tokens(ids.iter().map(|id| Told { token: TokenId(*id), odds: None }).collect())
 }
 
 fn ended(eos: Option<u32>, silent: u32) -> Said {
@@ -151,9 +151,8 @@ fn likelihoods_come_with_their_token_alone() {
     };
     let said = read(&[with(chunk("H", 72, 1), 72), with(chunk("i", 105, 2), 72), end("limit", 2)]).unwrap();
     let [Said::Tokens(first), Said::Tokens(second), _] = said.as_slice() else { panic!("{said:?}") };
-    let likely = first[0].likely.clone().unwrap();
-    assert_eq!((likely.chosen.token, likely.chosen.logprob), (TokenId(72), -0.5));
-    assert_eq!(likely.chosen.bytes, [72]);
-    assert_eq!(likely.top.iter().map(|other| other.token.0).collect::<Vec<_>>(), [72, 105]);
-    assert_eq!(second[0].likely, None, "another token's is not this one's");
+    let odds = first[0].odds.clone().unwrap();
+    assert_eq!(odds.chosen, -0.5);
+    assert_eq!(odds.top.iter().map(|(token, _)| token.0).collect::<Vec<_>>(), [72, 105]);
+    assert_eq!(second[0].odds, None, "another token's is not this one's");
 }

@@ -186,7 +186,15 @@ impl GgufEngine {
             let grammar = prepared.grammar.as_ref().map(|grammar| runtime.block_on(shared.grammar(grammar)));
             let grammar = grammar.transpose()?;
             let answer = shared.text.answer(&prepared, &stop);
-            let opening = Opening { prompt: prepared.tokens, resume, max_tokens, ceiling_tokens, ignore_eos };
+            let opening = Opening {
+                prompt: prepared.tokens,
+                resume,
+                max_tokens,
+                ceiling_tokens,
+                ignore_eos,
+                spell: logprobs.map(|_| shared.text.clone()),
+                ..Opening::default()
+            };
             Ok((Draft::open(opening, answer, &Default::default())?, grammar))
         };
         let prepared = spawn_blocking(prepare).await;

@@ -216,7 +216,10 @@ impl Run {
         match said {
             Said::Prompt { cached } => self.cache(cached),
             Said::Tokens(tokens) => {
-                for Told { token, .. } in tokens {
+                for Told { token, mut odds } in tokens {
+                    if let (Some(odds), Some(most)) = (&mut odds, self.logprobs) {
+                        odds.top.truncate(most.into());
+                    }
                     if let Some(before) = replayed.next() {
                         if before != token {
                             return Err(other_answer());
@@ -224,7 +227,7 @@ impl Run {
                         continue;
                     }
                     self.came(1);
-                    end = self.draft.take(token, &BTreeSet::new(), &mut out);
+                    end = self.draft.take(token, odds, &BTreeSet::new(), &mut out);
                     if end.is_some() {
                         break;
                     }
@@ -252,7 +255,7 @@ impl Run {
                     Some(token) => {
                         self.came(1);
                         let ends = BTreeSet::from([token]);
-                        let end = self.draft.take(token, &ends, &mut out);
+                        let end = self.draft.take(token, None, &ends, &mut out);
                         end.unwrap_or(End { reason: FinishReason::Stop, stop: None })
                     }
                     None => End { reason: FinishReason::Length, stop: None },

@@ -4,7 +4,9 @@ use std::collections::{HashMap, VecDeque};
 
 use engine::{
     Decoder,
-    decoder::{DecodeError, DecoderLimits, DecoderMemory, PrefillChunk, Sampled, SeqId, SequenceSpec, StepPlan},
+    decoder::{
+        Ban, DecodeError, DecoderLimits, DecoderMemory, PrefillChunk, Sampled, SeqId, SequenceSpec, Steering, StepPlan,
+    },
 };
 use mesh_proto::{Sampling, TokenId};
 use mlx_rs::{
@@ -19,7 +21,7 @@ use crate::{
     families::Model,
     kv::{Kv, KvShape},
     prefix::{MIN_REUSE, PrefixCache, common},
-    sampling::{self, Row},
+    sampling::{self, Chosen, OddsArrays, Row},
     step::Step,
     sys::{self, Result},
 };
@@ -36,15 +38,26 @@ enum Newest {
 }
 
 struct Sequence {
-    prompt: Vec<TokenId>,
+    /// The prompt, and what was chosen since and read back.
+    tokens: Vec<TokenId>,
+    prompt: usize,
     sampling: Sampling,
+    logprobs: Option<u8>,
+    ban: Option<Ban>,
     newest: Newest,
 }
 
 struct InFlight {
     step: u64,
     tokens: Array,
+    odds: Option<OddsArrays>,
     rows: Vec<SeqId>,
+}
+
+/// A step that waits to be told how its rows choose.
+struct Held {
+    logits: Array,
+    choosers: Choosers,
 }
 
 /// See the module's page.
@@ -55,6 +68,7 @@ pub(crate) struct MlxDecoder {
     prefixes: PrefixCache,
     sequences: HashMap<SeqId, Sequence>,
     in_flight: VecDeque<InFlight>,
+    held: Option<Held>,
     next_step: u64,
 }
 
@@ -76,6 +90,7 @@ impl MlxDecoder {
             prefixes: PrefixCache::new(prefix_budget),
             sequences: HashMap::new(),
             in_flight: VecDeque::new(),
+            held: None,
             next_step: 0,
         }
     }
@@ -92,16 +107,17 @@ impl MlxDecoder {
         };
         let reused = prefix.as_ref().map_or(0, |prefix| prefix.len);
         self.kv.open(spec.id, spec.prompt.len() as i32 + 1, prefix.as_ref())?;
-        let sequence = Sequence { prompt: spec.prompt, sampling: spec.sampling, newest: Newest::Prompt };
-        self.sequences.insert(spec.id, sequence);
+        let SequenceSpec { id, prompt: tokens, sampling, logprobs, ban } = spec;
+        let prompt = tokens.len();
+        self.sequences.insert(id, Sequence { tokens, prompt, sampling, logprobs, ban, newest: Newest::Prompt });
         Ok(reused as u32)
     }
 
     /// The open sequence whose computed prompt has most in common with `prompt`. Ties go to the oldest.
     fn longest_live(&self, prompt: &[TokenId]) -> Option<(SeqId, usize)> {
         let shared = |(seq, sequence): (&SeqId, &Sequence)| {
-            let computed = sequence.prompt.len().min(self.kv.len(*seq) as usize);
-            (*seq, common(&sequence.prompt[..computed], prompt))
+            let computed = sequence.prompt.min(self.kv.len(*seq) as usize);
+            (*seq, common(&sequence.tokens[..computed], prompt))
         };
         self.sequences.iter().map(shared).max_by_key(|(seq, len)| (*len, std::cmp::Reverse(*seq)))
     }
@@ -123,22 +139,30 @@ impl MlxDecoder {
             }
         }
         let mut outputs = self.finish_chunks(&plan.prefill)?;
-        let id = self.next_step;
-        self.next_step += 1;
-        if !choosers.rows.is_empty() {
-            let chosen = self.choose(&hidden, &choosers)?;
-            outputs.push(chosen.clone());
-            for (row, seq) in choosers.rows.iter().enumerate() {
-                if let Some(sequence) = self.sequences.get_mut(seq) {
-                    sequence.newest = Newest::Device { step: id, row };
-                }
-            }
-            self.in_flight.push_back(InFlight { step: id, tokens: chosen, rows: choosers.rows });
+        if choosers.rows.is_empty() {
+            self.issue(Array::from_slice::<u32>(&[], &[0]), None, Vec::new());
         } else {
-            let nothing = Array::from_slice::<u32>(&[], &[0]);
-            self.in_flight.push_back(InFlight { step: id, tokens: nothing, rows: Vec::new() });
+            let logits = self.logits(&hidden, &choosers)?;
+            if plan.held {
+                outputs.push(logits.clone());
+                self.held = Some(Held { logits, choosers });
+            } else {
+                outputs.extend(self.choose_rows(&logits, choosers, &[])?);
+            }
         }
         async_eval(&outputs)
+    }
+
+    /// Counts a step as on its way.
+    fn issue(&mut self, tokens: Array, odds: Option<OddsArrays>, rows: Vec<SeqId>) {
+        let step = self.next_step;
+        self.next_step += 1;
+        for (row, seq) in rows.iter().enumerate() {
+            if let Some(sequence) = self.sequences.get_mut(seq) {
+                sequence.newest = Newest::Device { step, row };
+            }
+        }
+        self.in_flight.push_back(InFlight { step, tokens, odds, rows });
     }
 
     /// The step's input tokens `[tokens]`, and the rows that choose one, in the order of [`Step::new`].
@@ -146,12 +170,7 @@ impl MlxDecoder {
         // Tokens that were not read back are taken from the steps in flight, on the device. `known` holds the others.
         let mut known: Vec<u32> = Vec::new();
         let mut sources: Vec<i32> = Vec::new();
-        let mut offsets = HashMap::new();
-        let mut ahead = 0;
-        for step in &self.in_flight {
-            offsets.insert(step.step, ahead);
-            ahead += step.rows.len() as i32;
-        }
+        let (offsets, ahead) = self.offsets();
         let mut choosers = Choosers::default();
         if decode {
             for seq in self.kv.pools().flat_map(|(_, pool)| pool.rows()) {
@@ -179,7 +198,7 @@ impl MlxDecoder {
         for chunk in &plan.prefill {
             let Some(sequence) = self.sequences.get(&chunk.seq) else { continue };
             let (start, end) = (chunk.start as usize, (chunk.start + chunk.len) as usize);
-            for token in &sequence.prompt[start..end] {
+            for token in &sequence.tokens[start..end] {
                 sources.push(ahead + known.len() as i32);
                 known.push(token.0);
             }
@@ -190,6 +209,17 @@ impl MlxDecoder {
             }
         }
         Ok((self.gather(&known, &sources, ahead)?, choosers))
+    }
+
+    /// Where each step in flight begins among all their tokens, one after the other, and how many these are.
+    fn offsets(&self) -> (HashMap<u64, i32>, i32) {
+        let mut offsets = HashMap::new();
+        let mut ahead = 0;
+        for step in &self.in_flight {
+            offsets.insert(step.step, ahead);
+            ahead += step.rows.len() as i32;
+        }
+        (offsets, ahead)
     }
 
     /// `sources` index the tokens of all steps in flight, one after the other, and `known` behind them.
@@ -231,25 +261,90 @@ impl MlxDecoder {
         Ok(outputs)
     }
 
-    fn choose(&self, hidden: &Array, choosers: &Choosers) -> Result<Array> {
+    /// Logits of the rows that choose.
+    fn logits(&self, hidden: &Array, choosers: &Choosers) -> Result<Array> {
         let all = hidden.dim(0) as usize == choosers.indices.len();
         let count = choosers.indices.len() as i32;
         let hidden = match all {
             true => hidden.clone(),
             false => take_axis(hidden, Array::from_slice(&choosers.indices, &[count]), 0)?,
         };
-        let logits = self.model.logits(&hidden)?;
+        self.model.logits(&hidden)
+    }
+
+    /// Lets a step's rows choose, and counts it as on its way. Returns what must be computed.
+    fn choose_rows(&mut self, logits: &Array, choosers: Choosers, steering: &[Steering]) -> Result<Vec<Array>> {
         let greedy = Sampling::default();
-        let rows: Vec<Row<'_>> = choosers
-            .rows
-            .iter()
-            .zip(&choosers.positions)
-            .map(|(seq, position)| Row {
-                sampling: self.sequences.get(seq).map_or(&greedy, |sequence| &sequence.sampling),
+        let (offsets, _) = self.offsets();
+        let row = |(seq, position): (&SeqId, &u64)| {
+            let sequence = self.sequences.get(seq);
+            let ban = sequence.and_then(|sequence| sequence.ban.as_ref()).filter(|ban| *position < ban.before);
+            let unread = match sequence.map(|sequence| sequence.newest) {
+                Some(Newest::Device { step, row }) => offsets.get(&step).map(|offset| offset + row as i32),
+                _ => None,
+            };
+            Row {
+                sampling: sequence.map_or(&greedy, |sequence| &sequence.sampling),
                 position: *position,
-            })
-            .collect();
-        sampling::choose(&logits, &rows)
+                before: sequence.map_or(&[], |sequence| &sequence.tokens),
+                unread,
+                banned: ban.map_or(&[], |ban| &ban.tokens),
+                steering: steering.iter().find(|said| said.seq == *seq),
+                odds: sequence.is_some_and(|sequence| sequence.logprobs.is_some()),
+            }
+        };
+        let rows: Vec<Row<'_>> = choosers.rows.iter().zip(&choosers.positions).map(row).collect();
+        let unread = match rows.iter().any(|row| row.unread.is_some()) {
+            true => Some(self.unread()?),
+            false => None,
+        };
+        let Chosen { tokens, odds } = sampling::choose(logits, &rows, unread.as_ref())?;
+        let mut outputs = vec![tokens.clone()];
+        outputs.extend(odds.iter().flat_map(OddsArrays::arrays));
+        self.issue(tokens, odds, choosers.rows);
+        Ok(outputs)
+    }
+
+    /// The tokens of all steps in flight, one after the other; at least one.
+    fn unread(&self) -> Result<Array> {
+        let mut all: Vec<Array> =
+            self.in_flight.iter().filter(|step| !step.rows.is_empty()).map(|step| step.tokens.clone()).collect();
+        if all.len() == 1 { Ok(all.remove(0)) } else { ops::concatenate(&all, 0) }
+    }
+
+    /// Lets the held step choose.
+    fn choose_held(&mut self, steering: &[Steering]) -> Result<()> {
+        let Some(Held { logits, choosers }) = self.held.take() else { return Ok(()) };
+        let outputs = self.choose_rows(&logits, choosers, steering)?;
+        async_eval(&outputs)
+    }
+
+    /// What the oldest step chose, read back.
+    fn read(&mut self, done: InFlight) -> std::result::Result<Vec<Sampled>, String> {
+        let mut outputs = vec![done.tokens.clone()];
+        outputs.extend(done.odds.iter().flat_map(OddsArrays::arrays));
+        eval(&outputs).map_err(|error| error.what().to_owned())?;
+        let tokens = done.tokens.try_as_slice::<u32>().map_err(|error| error.to_string())?;
+        let odds = done.odds.as_ref().map_or(Ok(Vec::new()), OddsArrays::read).map_err(|error| error.to_string())?;
+        let mut odds: HashMap<usize, _> = odds.into_iter().collect();
+        let mut sampled = Vec::with_capacity(tokens.len());
+        for (row, (seq, token)) in done.rows.iter().zip(tokens).enumerate() {
+            let Some(sequence) = self.sequences.get_mut(seq) else { continue };
+            let token = TokenId(*token);
+            if let Newest::Device { step, row: newest } = sequence.newest
+                && step == done.step
+                && newest == row
+            {
+                sequence.newest = Newest::Host(token);
+            }
+            sequence.tokens.push(token);
+            let mut odds = odds.remove(&row);
+            if let (Some(odds), Some(wanted)) = (&mut odds, sequence.logprobs) {
+                odds.top.truncate(wanted.into());
+            }
+            sampled.push(Sampled { seq: *seq, token, odds });
+        }
+        Ok(sampled)
     }
 
     fn keep(&mut self, seq: SeqId, text: &[TokenId]) -> Result<()> {
@@ -270,6 +365,7 @@ impl MlxDecoder {
     /// After a failure of the device no step is in flight any more, as [`DecodeError::Device`] promises.
     fn lose_steps(&mut self, error: &Exception) -> DecodeError {
         self.in_flight.clear();
+        self.held = None;
         DecodeError::Device(error.what().to_owned())
     }
 
@@ -291,6 +387,7 @@ impl Drop for MlxDecoder {
     /// Waits for steps that nobody collected: a process that ends while MLX's thread computes them crashes in BLAS.
     fn drop(&mut self) {
         self.in_flight.clear();
+        self.held = None;
         if let Err(error) = sys::synchronize() {
             tracing::warn!(%error, "the device may still be computing");
         }
@@ -317,26 +414,13 @@ impl Decoder for MlxDecoder {
         self.submit_step(plan).map_err(|error| self.lose_steps(&error))
     }
 
+    fn choose(&mut self, steering: &[Steering]) -> std::result::Result<(), DecodeError> {
+        self.choose_held(steering).map_err(|error| self.lose_steps(&error))
+    }
+
     fn collect(&mut self) -> std::result::Result<Vec<Sampled>, DecodeError> {
-        let Some(done) = self.in_flight.pop_front() else { return Ok(Vec::new()) };
-        if done.rows.is_empty() {
-            return Ok(Vec::new());
-        }
-        eval([&done.tokens]).map_err(|error| self.lose_steps(&error))?;
-        let tokens = done.tokens.try_as_slice::<u32>().map_err(|e| DecodeError::Device(e.to_string()))?;
-        let mut sampled = Vec::with_capacity(tokens.len());
-        for (row, (seq, token)) in done.rows.iter().zip(tokens).enumerate() {
-            let Some(sequence) = self.sequences.get_mut(seq) else { continue };
-            let token = TokenId(*token);
-            if let Newest::Device { step, row: newest } = sequence.newest
-                && step == done.step
-                && newest == row
-            {
-                sequence.newest = Newest::Host(token);
-            }
-            sampled.push(Sampled { seq: *seq, token });
-        }
-        Ok(sampled)
+        let Some(done) = self.in_flight.pop_front().filter(|done| !done.rows.is_empty()) else { return Ok(Vec::new()) };
+        self.read(done).map_err(|message| self.lose_steps(&Exception::custom(message)))
     }
 
     fn close(&mut self, seq: SeqId, kept: Option<&[TokenId]>) {

@@ -102,7 +102,7 @@ impl Driver {
         let mut outcomes: Vec<Outcome> = Vec::new();
         for (i, job) in jobs.iter().enumerate() {
             let id = SeqId(first + i as u64);
-            let spec = SequenceSpec { id, prompt: ids(&job.prompt), sampling: job.sampling.clone() };
+            let spec = SequenceSpec::new(id, ids(&job.prompt), job.sampling.clone());
             let cached = self.decoder.open(spec).unwrap();
             at.push(cached);
             outcomes.push(Outcome { tokens: Vec::new(), cached });
@@ -246,16 +246,16 @@ fn sequences_that_run_share_their_prompts_beginning() {
     let golden = golden("qwen3-f32");
     let mut driver = Driver::new(decoder("qwen3-f32", Residency::DenseF32), 512);
     let open = |driver: &mut Driver, id| {
-        let spec = SequenceSpec { id: SeqId(id), prompt: ids(&golden.prompt), sampling: Sampling::default() };
+        let spec = SequenceSpec::new(SeqId(id), ids(&golden.prompt), Sampling::default());
         driver.decoder.open(spec).unwrap()
     };
     assert_eq!(open(&mut driver, 900), 0);
     let len = golden.prompt.len() as u32;
     let chunk = PrefillChunk { seq: SeqId(900), start: 0, len, last: true };
-    driver.decoder.submit(&StepPlan { decode: vec![], prefill: vec![chunk] }).unwrap();
+    driver.decoder.submit(&StepPlan { decode: vec![], prefill: vec![chunk], ..StepPlan::default() }).unwrap();
     assert_eq!(open(&mut driver, 901), len - 1);
     let rest = PrefillChunk { seq: SeqId(901), start: len - 1, len: 1, last: true };
-    driver.decoder.submit(&StepPlan { decode: vec![SeqId(900)], prefill: vec![rest] }).unwrap();
+    driver.decoder.submit(&StepPlan { decode: vec![SeqId(900)], prefill: vec![rest], ..StepPlan::default() }).unwrap();
     let first = driver.decoder.collect().unwrap();
     let second = driver.decoder.collect().unwrap();
     assert_eq!(first[0].token.0, golden.greedy[0]);
@@ -303,11 +303,11 @@ fn a_row_that_waits_goes_on_where_it_was() {
     let golden = golden("qwen2-f32");
     let mut decoder = decoder("qwen2-f32", Residency::DenseF32);
     for id in [0, 1] {
-        let spec = SequenceSpec { id: SeqId(id), prompt: ids(&golden.prompt), sampling: Sampling::default() };
+        let spec = SequenceSpec::new(SeqId(id), ids(&golden.prompt), Sampling::default());
         let start = decoder.open(spec).unwrap();
         let len = golden.prompt.len() as u32 - start;
         let prefill = vec![PrefillChunk { seq: SeqId(id), start, len, last: true }];
-        decoder.submit(&StepPlan { decode: vec![], prefill }).unwrap();
+        decoder.submit(&StepPlan { decode: vec![], prefill, ..StepPlan::default() }).unwrap();
         decoder.collect().unwrap();
     }
     let mut second = vec![golden.greedy[0]];
@@ -317,7 +317,7 @@ fn a_row_that_waits_goes_on_where_it_was() {
         if !(10..30).contains(&step) {
             decode.insert(0, SeqId(0));
         }
-        decoder.submit(&StepPlan { decode, prefill: vec![] }).unwrap();
+        decoder.submit(&StepPlan { decode, prefill: vec![], ..StepPlan::default() }).unwrap();
         let sampled = decoder.collect().unwrap();
         second.extend(sampled.iter().filter(|s| s.seq == SeqId(1)).map(|s| s.token.0));
         if let Some(first) = sampled.iter().find(|s| s.seq == SeqId(0)) {

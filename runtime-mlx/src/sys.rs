@@ -86,6 +86,20 @@ pub(crate) fn scatter_rows(a: &Array, rows: &Array, columns: &Array, updates: &A
     })
 }
 
+/// Two integer arrays of one type, broadcast: `a >> b`.
+pub(crate) fn right_shift(a: &Array, b: &Array) -> Result<Array> {
+    let s = stream();
+    // SAFETY: handles outlive the call.
+    op("right_shift", |out| unsafe { mlx_sys::mlx_right_shift(out, a.as_ptr(), b.as_ptr(), s.as_ptr()) })
+}
+
+/// Two integer arrays of one type, broadcast: `a & b`.
+pub(crate) fn bitwise_and(a: &Array, b: &Array) -> Result<Array> {
+    let s = stream();
+    // SAFETY: as in `right_shift`.
+    op("bitwise_and", |out| unsafe { mlx_sys::mlx_bitwise_and(out, a.as_ptr(), b.as_ptr(), s.as_ptr()) })
+}
+
 /// Waits until this thread's stream has computed all that was issued.
 pub(crate) fn synchronize() -> Result<()> {
     // SAFETY: the stream's handle lives through the call.

@@ -4,9 +4,9 @@
 
 use engine::{
     Decoder,
-    decoder::{DecodeError, PrefillChunk, SeqId, SequenceSpec, StepPlan},
+    decoder::{DecodeError, PrefillChunk, SeqId, SequenceSpec, Steering, StepPlan, TokenSet},
 };
-use mesh_proto::{LogitBias, Sampling, TokenId};
+use mesh_proto::{GenerateRequest, LogitBias, Sampling, TokenId};
 
 /// What is computed once before ready: prompts, each as the chunks it comes in, one after the other; after each, all rows so
 /// far decode one token.
@@ -20,13 +20,23 @@ fn plan(gpu: bool) -> Vec<Vec<u32>> {
     }
 }
 
-/// Computes some prompts and decodes them together, greedy and sampled. Leaves nothing behind.
-pub(crate) fn warm(decoder: &mut impl Decoder, gpu: bool) -> Result<(), DecodeError> {
-    let limits = decoder.limits();
+/// What clients ask for, one row of each kind after the other: greedy, seeded, truncated, with penalties, with likelihoods.
+fn asked() -> Vec<(Sampling, Option<u8>)> {
     let plain = Sampling { temperature: 1.0, seed: Some(0), ..Sampling::default() };
     let bias = vec![LogitBias { token: TokenId(0), bias: 0.0 }];
     let ranked = Sampling { top_p: 0.9, logit_bias: bias, ..plain.clone() };
-    let samplings = [Sampling::default(), plain, ranked];
+    let penalised = Sampling { repetition_penalty: 1.1, ..plain.clone() };
+    let rare = Sampling { typical_p: 0.9, xtc_probability: 0.5, ..plain.clone() };
+    let odds = (Sampling::default(), Some(GenerateRequest::MAX_LOGPROBS));
+    let silent = [Sampling::default(), plain, ranked, penalised, rare].map(|sampling| (sampling, None));
+    silent.into_iter().chain([odds]).collect()
+}
+
+/// Computes some prompts and decodes them together, as clients may ask for it; one step is held and told what a row may
+/// choose. Leaves nothing behind.
+pub(crate) fn warm(decoder: &mut impl Decoder, gpu: bool) -> Result<(), DecodeError> {
+    let limits = decoder.limits();
+    let asked = asked();
     let mut rows = Vec::new();
     for (i, mut chunks) in plan(gpu).into_iter().enumerate() {
         if chunks.iter().sum::<u32>() + 16 > limits.context_tokens {
@@ -37,15 +47,22 @@ pub(crate) fn warm(decoder: &mut impl Decoder, gpu: bool) -> Result<(), DecodeEr
         // Different prompts, or the second would reuse the first.
         let length: u32 = chunks.iter().sum();
         let prompt = (0..length).map(|t| TokenId((t + i as u32) % limits.vocab_size)).collect();
-        decoder.open(SequenceSpec { id: seq, prompt, sampling: samplings[i % samplings.len()].clone() })?;
+        let (sampling, logprobs) = asked[i % asked.len()].clone();
+        decoder.open(SequenceSpec { logprobs, ..SequenceSpec::new(seq, prompt, sampling) })?;
         let mut start = 0;
         for len in chunks {
             let chunk = PrefillChunk { seq, start, len, last: start + len == length };
-            run(decoder, &StepPlan { decode: rows.clone(), prefill: vec![chunk] })?;
+            run(decoder, &StepPlan { decode: rows.clone(), prefill: vec![chunk], held: false })?;
             start += len;
         }
         rows.push(seq);
-        run(decoder, &StepPlan { decode: rows.clone(), prefill: Vec::new() })?;
+        run(decoder, &StepPlan { decode: rows.clone(), prefill: Vec::new(), held: false })?;
+    }
+    if let Some(&seq) = rows.first() {
+        decoder.submit(&StepPlan { decode: rows.clone(), prefill: Vec::new(), held: true })?;
+        let addends = vec![(TokenId(0), 0.0)];
+        decoder.choose(&[Steering { seq, addends, allowed: Some(TokenSet::only(TokenId(0))) }])?;
+        decoder.collect()?;
     }
     for seq in rows {
         decoder.close(seq, None);

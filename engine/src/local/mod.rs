@@ -8,7 +8,7 @@
 //! - a client that does not read stalls its own sequence only; one that leaves frees its KV within one step.
 //!
 //! What lies between the two seams and does not depend on a device is here once: scheduling, look-ahead, end of
-//! sequence, stop strings, lengths, usage, preemption, resumption, failures. See [`crate::script`] for a decoder to try
+//! sequence, stop strings, lengths, grammars, usage, preemption, resumption, failures. See [`crate::script`] for a decoder to try
 //! it with.
 //!
 //! ```
@@ -42,7 +42,9 @@
 
 mod mailbox;
 mod outbox;
+mod prepare;
 mod request;
+mod steer;
 mod worker;
 
 use std::{
@@ -60,11 +62,11 @@ use thiserror::Error;
 
 use crate::{
     Decoder, Engine, EngineLoad, Generation, arrival,
-    draft::{Draft, Opening},
+    constrain::Grammars,
     house::{House, Place},
-    local::{mailbox::Mailbox, outbox::Outbox, request::Request},
+    local::{mailbox::Mailbox, outbox::Outbox, prepare::Model, request::Request},
     scheduler::SchedulerLimits,
-    text::{TextModel, TextRequest},
+    text::TextModel,
 };
 
 /// How much a local engine does at once.
@@ -108,10 +110,7 @@ pub enum StartError {
 /// step at most; what runs then gets `Failed(ShuttingDown)`. To let it end, [`drain`](Engine::drain) first.
 pub struct LocalEngine {
     descriptor: ModelDescriptor,
-    text: Arc<TextModel>,
-    eos: Arc<BTreeSet<TokenId>>,
-    /// Most tokens of prompt and answer.
-    ceiling_tokens: u32,
+    model: Arc<Model>,
     event_buffer: usize,
     mailbox: Arc<Mailbox>,
     worker: Option<JoinHandle<()>>,
@@ -165,11 +164,16 @@ impl LocalEngine {
         };
         let worker = thread::Builder::new().name("decoder".to_owned()).spawn(work).map_err(StartError::Thread)?;
         let descriptor = ready.recv().map_err(|_| StartError::Panicked)??;
-        Ok(Self {
-            ceiling_tokens: descriptor.context_tokens,
-            descriptor,
+        let model = Model {
+            grammars: Grammars::new(text.clone(), eos.clone(), descriptor.vocab_size),
             text,
             eos,
+            vocab_size: descriptor.vocab_size,
+            ceiling_tokens: descriptor.context_tokens,
+        };
+        Ok(Self {
+            descriptor,
+            model: Arc::new(model),
             event_buffer: options.event_buffer,
             mailbox,
             worker: Some(worker),
@@ -178,39 +182,21 @@ impl LocalEngine {
 
     /// The model's text pipeline, for whoever only counts or cuts tokens.
     pub fn text(&self) -> &Arc<TextModel> {
-        &self.text
+        &self.model.text
     }
 
     async fn accept(&self, request: GenerateRequest, place: Place) -> Result<Generation, GenerateError> {
         let arrived = Instant::now();
         arrival::check_resume(&request, self.descriptor.vocab_size)?;
+        arrival::check_sampling(&request.sampling)?;
         let now = arrival::local_time(request.local_time_s)?;
-        let GenerateRequest { id, prompt, mut sampling, tool_choice, max_tokens, stop, ignore_eos, resume, .. } =
-            request;
-        let (parallel_tool_calls, constraint) = (request.parallel_tool_calls, request.constraint);
-        let (text, eos) = (self.text.clone(), self.eos.clone());
-        let (ceiling_tokens, vocab_size) = (self.ceiling_tokens, self.descriptor.vocab_size);
-        let prepare = move || {
-            let asked = TextRequest {
-                prompt: &prompt,
-                tool_choice: &tool_choice,
-                parallel_tool_calls,
-                constraint: constraint.as_ref(),
-            };
-            let prepared = text.prepare(asked, now)?;
-            if prepared.tokens.is_empty() {
-                return Err(GenerateError::invalid("prompt", "there is nothing to continue: the prompt has no tokens"));
-            }
-            arrival::in_vocabulary("prompt", &prepared.tokens, vocab_size)?;
-            let answer = text.answer(&prepared, &stop);
-            let opening = Opening { prompt: prepared.tokens, resume, max_tokens, ceiling_tokens, ignore_eos };
-            Draft::open(opening, answer, &eos)
-        };
-        let prepared = tokio::task::spawn_blocking(prepare).await;
-        let draft = prepared.map_err(|error| GenerateError::Engine(format!("the text pipeline failed: {error}")))??;
-        sampling.seed.get_or_insert_with(arrival::draw_seed);
+        let id = request.id.clone();
+        let model = self.model.clone();
+        let prepared = tokio::task::spawn_blocking(move || model.prepare(request, now)).await;
+        let prepared = prepared.map_err(|error| GenerateError::Engine(format!("the text pipeline failed: {error}")));
+        let (draft, choice) = prepared??;
         let (outbox, events) = Outbox::new(self.event_buffer, place);
-        let mut request = Request::new(id, draft, sampling, outbox, arrived);
+        let mut request = Request::new(id, draft, choice, outbox, arrived);
         if request.is_told() {
             return Ok(Generation::new(events, None));
         }

@@ -5,19 +5,31 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mesh_proto::{Event, GenerateError, RequestId, Sampling, TokenId};
+use mesh_proto::{Event, FinishReason, GenerateError, RequestId, Sampling, TokenId};
 
 use crate::{
+    decoder::{Sampled, SeqId, SequenceSpec, Steering},
     draft::{Draft, End},
-    local::outbox::{Delivery, Outbox},
+    local::{
+        outbox::{Delivery, Outbox},
+        steer::Steer,
+    },
 };
+
+/// How a request's tokens are chosen, and what is told of them.
+#[derive(Debug)]
+pub(super) struct Choice {
+    pub(super) sampling: Sampling,
+    pub(super) logprobs: Option<u8>,
+    pub(super) steer: Steer,
+}
 
 /// A request from acceptance to its end. Its sequence may change: a preempted one is opened again under a new id.
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) id: RequestId,
     pub(super) draft: Draft,
-    pub(super) sampling: Sampling,
+    choice: Choice,
     pub(super) outbox: Outbox,
     /// Whether the scheduler was told that the client does not read.
     pub(super) stalled: bool,
@@ -39,12 +51,12 @@ pub(super) struct Request {
 impl Request {
     /// Accepts a request: says `Started`, and the end too if there is nothing to compute. `arrived`: when it came,
     /// before it was tokenised.
-    pub(super) fn new(id: RequestId, draft: Draft, sampling: Sampling, outbox: Outbox, arrived: Instant) -> Self {
+    pub(super) fn new(id: RequestId, draft: Draft, choice: Choice, outbox: Outbox, arrived: Instant) -> Self {
         let prompt_tokens = draft.prompt_tokens();
         let mut request = Self {
             id,
             draft,
-            sampling,
+            choice,
             outbox,
             stalled: false,
             over: false,
@@ -58,10 +70,30 @@ impl Request {
             first_told: false,
         };
         request.outbox.push(Event::Started { prompt_tokens });
-        if let Some(end) = request.draft.take_end() {
-            request.finish(end);
+        match request.draft.take_end() {
+            Some(end) => request.finish(end),
+            None => request.choice.steer.look_ahead(),
         }
         request
+    }
+
+    /// Its sequence, to be opened under this name with all its tokens so far.
+    pub(super) fn spec(&self, seq: SeqId) -> SequenceSpec {
+        SequenceSpec {
+            logprobs: self.choice.logprobs,
+            ban: self.choice.steer.ban(self.draft.prompt_tokens()),
+            ..SequenceSpec::new(seq, self.draft.tokens().to_vec(), self.choice.sampling.clone())
+        }
+    }
+
+    /// Whether its next token may depend on what only the host knows.
+    pub(super) fn is_steered(&self) -> bool {
+        self.choice.steer.is_needed(&self.draft)
+    }
+
+    /// What the decoder is told of its next choice, once all tokens before it are read.
+    pub(super) fn steering(&mut self, seq: SeqId) -> Result<Option<Steering>, GenerateError> {
+        self.choice.steer.steering(seq, &self.draft).map_err(GenerateError::Engine)
     }
 
     /// Sends what there is room for; says whether there is nothing left to do for it.
@@ -96,14 +128,25 @@ impl Request {
     }
 
     /// The next token of the answer. Says whether that ends it.
-    pub(super) fn take(&mut self, token: TokenId, eos: &BTreeSet<TokenId>) -> bool {
+    ///
+    /// # Errors
+    /// Its grammar cannot be followed any further.
+    pub(super) fn take(&mut self, sampled: Sampled, eos: &BTreeSet<TokenId>) -> Result<bool, GenerateError> {
         self.first.get_or_insert_with(Instant::now);
-        let end = self.draft.take(token, eos, &mut self.events);
+        let mut end = self.draft.take(sampled.token, sampled.odds, eos, &mut self.events);
         self.say();
-        if let Some(end) = end {
-            self.finish(end);
+        // An answer that is complete just where it would be cut is complete.
+        if end.as_ref().is_none_or(|end| end.reason == FinishReason::Length) {
+            let complete = self.choice.steer.take(sampled.token).map_err(GenerateError::Engine)?;
+            if complete {
+                end = Some(End::STOP);
+            }
         }
-        self.over
+        match end {
+            Some(end) => self.finish(end),
+            None => self.choice.steer.look_ahead(),
+        }
+        Ok(self.over)
     }
 
     fn say(&mut self) {

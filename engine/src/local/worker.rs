@@ -15,7 +15,7 @@ use std::{
 use mesh_proto::{GenerateError, TokenId};
 
 use crate::{
-    decoder::{DecodeError, Decoder, DecoderMemory, SeqId, SequenceSpec, StepPlan},
+    decoder::{DecodeError, Decoder, DecoderMemory, SeqId, StepPlan},
     local::{mailbox::Mailbox, outbox::Delivery, request::Request},
     scheduler::{LOOKAHEAD, Scheduler, SchedulerLimits},
 };
@@ -116,10 +116,17 @@ impl<D: Decoder> Worker<D> {
         for seq in &admission.open {
             self.open(*seq)?;
         }
-        let plan = self.scheduler.step();
+        let mut plan = self.scheduler.step();
+        let steered = |seq| self.live.get(&seq).is_some_and(Request::is_steered);
+        let held = plan.choosing().any(steered);
+        plan.held = held;
         let submitted = !plan.is_empty() && self.submit(&plan)?;
         if self.scheduler.in_flight() == LOOKAHEAD || !submitted && self.scheduler.in_flight() > 0 {
             self.collect()?;
+        }
+        // Now all tokens before this step's are read; while they were, the device was computing it.
+        if submitted && plan.held && self.scheduler.in_flight() > 0 {
+            self.choose(&plan)?;
         }
         self.publish();
         let resumed = self.flush();
@@ -128,9 +135,7 @@ impl<D: Decoder> Worker<D> {
 
     fn open(&mut self, seq: SeqId) -> Result<(), GivesUp> {
         let Some(request) = self.live.get_mut(&seq) else { return Ok(()) };
-        let spec =
-            SequenceSpec { id: seq, prompt: request.draft.tokens().to_vec(), sampling: request.sampling.clone() };
-        match self.decoder.open(spec) {
+        match self.decoder.open(request.spec(seq)) {
             Ok(cached) => {
                 request.opened(cached);
                 self.scheduler.opened(seq, cached);
@@ -172,6 +177,35 @@ impl<D: Decoder> Worker<D> {
         Ok(false)
     }
 
+    /// Tells the decoder how the rows of a held step choose. A row that cannot choose any more fails alone.
+    fn choose(&mut self, plan: &StepPlan) -> Result<(), GivesUp> {
+        let (mut steering, mut failed) = (Vec::new(), Vec::new());
+        for seq in plan.choosing() {
+            let Some(request) = self.live.get_mut(&seq) else { continue };
+            match request.steering(seq) {
+                Ok(said) => steering.extend(said),
+                Err(error) => failed.push((seq, error)),
+            }
+        }
+        if let Err(DecodeError::Sequences { message, .. } | DecodeError::Device(message)) =
+            self.decoder.choose(&steering)
+        {
+            return self.lose_all(message);
+        }
+        for (seq, error) in failed {
+            self.end_failed(seq, error);
+        }
+        Ok(())
+    }
+
+    /// Ends an open sequence whose request cannot go on.
+    fn end_failed(&mut self, seq: SeqId, error: GenerateError) {
+        if self.scheduler.end(seq) {
+            self.close(seq, true);
+        }
+        self.leave(seq, Some(error));
+    }
+
     fn collect(&mut self) -> Result<(), GivesUp> {
         match self.decoder.collect() {
             Ok(sampled) => {
@@ -179,13 +213,16 @@ impl<D: Decoder> Worker<D> {
                 self.mailbox.house.stepped(sampled.len());
                 let missing = self.scheduler.collected(&sampled);
                 for token in sampled {
-                    let Some(request) = self.live.get_mut(&token.seq) else { continue };
-                    let ended = request.take(token.token, &self.eos);
+                    let seq = token.seq;
+                    let Some(request) = self.live.get_mut(&seq) else { continue };
+                    let ended = request.take(token, &self.eos);
                     if let Some(after) = request.first_after() {
                         self.mailbox.house.first_token(after);
                     }
-                    if ended {
-                        self.end(token.seq, true);
+                    match ended {
+                        Ok(true) => self.end(seq, true),
+                        Ok(false) => {}
+                        Err(error) => self.end_failed(seq, error),
                     }
                 }
                 self.fail(&missing, "the decoder gave no token for this sequence");

@@ -32,7 +32,7 @@
 //! assert_eq!(scheduler.step().prefill[0].len, 512); // the prompt's first piece
 //! assert!(scheduler.step().prefill[0].last); // the rest of it, before the first was read
 //! scheduler.collected(&[]);
-//! scheduler.collected(&[Sampled { seq, token: TokenId(7) }]);
+//! scheduler.collected(&[Sampled { seq, token: TokenId(7), odds: None }]);
 //! assert_eq!(scheduler.step().decode, [seq]);
 //! ```
 

@@ -49,7 +49,7 @@ impl Scheduler {
     /// cannot go on, and the driver ends them.
     pub fn collected(&mut self, sampled: &[Sampled]) -> Vec<SeqId> {
         let Some(step) = self.in_flight.pop_front() else { return Vec::new() };
-        let mut owed: Vec<SeqId> = choosing(&step).filter(|seq| self.rows.contains_key(seq)).collect();
+        let mut owed: Vec<SeqId> = step.choosing().filter(|seq| self.rows.contains_key(seq)).collect();
         owed.retain(|seq| !sampled.iter().any(|token| token.seq == *seq));
         owed
     }
@@ -57,7 +57,7 @@ impl Scheduler {
     /// Takes the newest step back: it was refused, so nothing of it is computed.
     pub fn withdraw(&mut self) {
         let Some(step) = self.in_flight.pop_back() else { return };
-        for seq in choosing(&step) {
+        for seq in step.choosing() {
             if let Some(row) = self.rows.get_mut(&seq) {
                 row.planned = row.planned.saturating_sub(1);
             }
@@ -91,10 +91,4 @@ impl Scheduler {
         }
         lost
     }
-}
-
-/// The rows for which a step chooses a token.
-fn choosing(step: &StepPlan) -> impl Iterator<Item = SeqId> {
-    let ends = step.prefill.iter().filter(|chunk| chunk.last).map(|chunk| chunk.seq);
-    step.decode.iter().copied().chain(ends)
 }

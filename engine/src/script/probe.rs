@@ -21,6 +21,8 @@ pub struct Counts {
     pub prefix_bytes: u64,
     /// Steps submitted.
     pub steps: u64,
+    /// Of these, how many were held until they were told how to choose.
+    pub held: u64,
     /// Decoding rows in them.
     pub decode_rows: u64,
     /// Prompt tokens in them.
@@ -42,6 +44,8 @@ pub enum Fault {
     SubmitSequence,
     /// The device fails at submission.
     SubmitDevice,
+    /// The device fails while a held step is told how to choose.
+    ChooseDevice,
     /// One sequence of a step fails while it is computed.
     CollectSequence,
     /// The device fails while a step is computed.
