@@ -29,7 +29,7 @@ use crate::{
 /// say what is the case anyway, and those that change nothing for the caller. Any other is a 400.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ChatRequest {
+pub(in crate::api) struct ChatRequest {
     pub(super) model: String,
     pub(super) messages: Vec<Object<MessageDto>>,
     pub(super) stream: Option<bool>,

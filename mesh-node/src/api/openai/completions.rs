@@ -29,7 +29,7 @@ use crate::{
 /// The request; its three groups are those of the chat's.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct CompletionRequest {
+pub(in crate::api) struct CompletionRequest {
     pub(super) model: String,
     pub(super) prompt: Prompts,
     pub(super) stream: Option<bool>,
