@@ -7,8 +7,10 @@ use std::{
 };
 
 use futures_core::{Stream, future::BoxFuture};
-use mesh_proto::{Event, GenerateError, GenerateRequest, ModelDescriptor};
+use mesh_proto::{Event, GenerateError, GenerateRequest, ModelDescriptor, TokenId};
 use tokio::sync::mpsc;
+
+use crate::text::TextModel;
 
 /// What an engine has to do right now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,11 +46,40 @@ pub trait Engine: Send + Sync + 'static {
     /// engine's failure. Nothing runs on after an error.
     fn generate(&self, request: GenerateRequest) -> BoxFuture<'_, Result<Generation, GenerateError>>;
 
+    /// The model's text pipeline, for who counts, cuts or spells tokens; `None` where it is not in this process.
+    fn text_model(&self) -> Option<&Arc<TextModel>> {
+        None
+    }
+
+    /// Text in tokens; with `specials`, those that the tokenizer adds by itself.
+    fn tokenize(&self, text: String, specials: bool) -> BoxFuture<'_, Result<Vec<TokenId>, GenerateError>> {
+        let model = self.text_model().cloned();
+        Box::pin(in_the_background(model, move |model| model.encode(&text, specials)))
+    }
+
+    /// Tokens as text, special ones shown.
+    fn detokenize(&self, tokens: Vec<TokenId>) -> BoxFuture<'_, Result<String, GenerateError>> {
+        let model = self.text_model().cloned();
+        Box::pin(in_the_background(model, move |model| model.decode(&tokens, true)))
+    }
+
     /// What it has to do right now.
     fn load(&self) -> EngineLoad;
 
     /// Takes no more requests; the future ends when all running ones have ended.
     fn drain(&self) -> BoxFuture<'_, ()>;
+}
+
+/// On a blocking thread: long texts take seconds.
+async fn in_the_background<T: Send + 'static>(
+    model: Option<Arc<TextModel>>,
+    work: impl FnOnce(&TextModel) -> Result<T, GenerateError> + Send + 'static,
+) -> Result<T, GenerateError> {
+    let Some(model) = model else {
+        return Err(GenerateError::Unavailable("this engine does not tell its tokens".to_owned()));
+    };
+    let worked = tokio::task::spawn_blocking(move || work(&model)).await;
+    worked.map_err(|error| GenerateError::Engine(format!("the text pipeline failed: {error}")))?
 }
 
 /// Called when the receiving side has taken an event or is gone, so that a worker that waits for room, or that

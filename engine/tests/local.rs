@@ -38,6 +38,16 @@ async fn an_answer_is_started_then_text_with_its_tokens_then_finished() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tokens_are_told_and_read_without_a_generation() {
+    let bench = start(echo(), small(), ScriptOptions::default());
+    let tokens = bench.engine.tokenize("Grüße".into(), false).await.unwrap();
+    assert_eq!(tokens, byte_tokens("Grüße"));
+    assert_eq!(bench.engine.detokenize(tokens).await.unwrap(), "Grüße");
+    assert_eq!(bench.engine.text_model().unwrap().token_bytes(TokenId(b'a'.into())), Some(&b"a"[..]));
+    bench.is_empty().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_end_token_is_passed_over_if_asked_for() {
     let bench = start(echo(), small(), ScriptOptions::default());
     let said = bench.ask(GenerateRequest { ignore_eos: true, ..limit("ab!", 5) }).await;

@@ -8,10 +8,12 @@
 pub mod api;
 mod arrivals;
 pub mod cli;
+mod hosts;
 mod load;
 pub mod local;
 pub mod manage;
 pub mod mesh;
+mod metrics;
 pub mod models;
 pub mod node;
 pub mod router;

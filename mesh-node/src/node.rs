@@ -148,7 +148,8 @@ pub async fn serve(serving: Serving) -> Result<(), NodeError> {
     let address = listener.local_addr()?;
     let url = format!("http://{}/v1", reachable(address));
     let router = Router::new(locals.clone(), serving.timeouts);
-    let api = Server::start(listener, api::routes(router.clone(), serving.keys.clone()));
+    let door = api::Door { keys: serving.keys.clone(), address: Some(address) };
+    let api = Server::start(listener, api::routes(router.clone(), door));
     let mesh = join(&serving, &router, &shelf).await?;
     let stopping = watch::Sender::new(false);
     let desk = Desk {

@@ -8,6 +8,7 @@ use hyper_util::{
     server::graceful::GracefulShutdown,
     service::TowerToHyperService,
 };
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     sync::Semaphore,
@@ -15,12 +16,25 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-/// Connections at once; more wait in the kernel. Each costs a task and some 20 KiB, and a descriptor. (guess)
-const MAX_CONNECTIONS: usize = 4096;
-/// Bytes of a request's head; more is a 431. Browsers and SDKs send 1 to 8 KiB. (guess)
-const MAX_HEAD: usize = 64 << 10;
-/// Time for a request's head, and for the pause before the next one on a connection. (hyper's default)
-const HEAD_PATIENCE: Duration = Duration::from_secs(30);
+/// What one connection may cost, and all together.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections at once; more wait in the kernel. Each costs a task, some 10 KiB, and a descriptor. Default 4096. (guess)
+    pub connections: usize,
+    /// Bytes of a request's head; more is a 431. Browsers and SDKs send 1 to 8 KiB. Default 64 KiB. (guess)
+    pub head_bytes: usize,
+    /// Time for a request's head, and for the pause before the next one on a connection. Default 30 s: hyper's.
+    pub head_patience: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connections: 4096, head_bytes: 64 << 10, head_patience: Duration::from_secs(30) }
+    }
+}
+
+/// Descriptors that a node wants beside its connections: models, the mesh, llama-server. (guess)
+const OTHER_DESCRIPTORS: u64 = 1024;
 /// Connections that the kernel holds while we look elsewhere.
 const BACKLOG: u32 = 1024;
 
@@ -37,6 +51,8 @@ pub fn bind(address: SocketAddr) -> io::Result<Bound> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     // Else a restart would have to wait for the last connections' TIME_WAIT.
     socket.set_reuseaddr(true)?;
+    // Inherited by its connections: a client whose machine vanished is noticed at last, though it never said so.
+    socket.set_keepalive(true)?;
     socket.bind(address)?;
     Ok(Bound(socket))
 }
@@ -53,8 +69,14 @@ impl Bound {
 
 /// Serves until `stop` ends; then takes no more connections, and ends when all running answers have ended.
 pub async fn serve(listener: TcpListener, routes: axum::Router, stop: impl Future<Output = ()>) {
+    serve_within(Limits::default(), listener, routes, stop).await;
+}
+
+/// [`serve`] with other limits.
+pub async fn serve_within(limits: Limits, listener: TcpListener, routes: axum::Router, stop: impl Future<Output = ()>) {
+    raise_descriptors(limits.connections as u64 + OTHER_DESCRIPTORS);
     let open = GracefulShutdown::new();
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Arc::new(Semaphore::new(limits.connections));
     let mut stop = pin!(stop);
     loop {
         let stream = tokio::select! {
@@ -65,7 +87,7 @@ pub async fn serve(listener: TcpListener, routes: axum::Router, stop: impl Futur
             () = &mut stop => break,
             place = places.clone().acquire_owned() => place,
         };
-        let connection = open.watch(connection(stream, routes.clone()));
+        let connection = open.watch(connection(limits, stream, routes.clone()));
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 debug!(%error, "a connection broke");
@@ -75,6 +97,18 @@ pub async fn serve(listener: TcpListener, routes: axum::Router, stop: impl Futur
     }
     drop(listener);
     open.shutdown().await;
+}
+
+/// Lets this process have as many descriptors, as far as the system lets it: shells hand down 256 to 1024.
+fn raise_descriptors(wanted: u64) {
+    let now = getrlimit(Resource::Nofile);
+    let target = now.maximum.map_or(wanted, |most| most.min(wanted));
+    if now.current.is_some_and(|current| current < target) {
+        let raised = Rlimit { current: Some(target), ..now };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            warn!(%error, target, "cannot have more file descriptors");
+        }
+    }
 }
 
 async fn accept(listener: &TcpListener) -> TcpStream {
@@ -96,10 +130,10 @@ async fn accept(listener: &TcpListener) -> TcpStream {
 
 type Connection = http1::Connection<TokioIo<TcpStream>, TowerToHyperService<axum::Router>>;
 
-fn connection(stream: TcpStream, routes: axum::Router) -> Connection {
+fn connection(limits: Limits, stream: TcpStream, routes: axum::Router) -> Connection {
     http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_PATIENCE)
-        .max_header_size(MAX_HEAD)
+        .header_read_timeout(limits.head_patience)
+        .max_header_size(limits.head_bytes)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes))
 }

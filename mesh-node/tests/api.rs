@@ -10,7 +10,10 @@ use common::{Node, until};
 use futures_util::StreamExt;
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 async fn error(response: reqwest::Response, status: u16) -> Value {
     assert_eq!(response.status(), status);
@@ -145,7 +148,7 @@ async fn keys_guard_all_but_health_and_preflights() {
     let node = Node::start_with(&["sk-one", "sk-two"]).await;
     let get = |path: &str| node.client.get(format!("{}{path}", node.url));
     assert_eq!(get("/health").send().await.unwrap().status(), 200);
-    for path in ["/", "/v1/models", "/nowhere"] {
+    for path in ["/", "/ready", "/metrics", "/openapi.json", "/v1/models", "/nowhere"] {
         assert_eq!(error(get(path).send().await.unwrap(), 401).await["code"], "invalid_api_key");
     }
     assert_eq!(error(node.post("/v1/chat/completions", "{").await, 401).await["code"], "invalid_api_key");
@@ -178,7 +181,7 @@ async fn browsers_may_ask_and_read_errors_too() {
         let response = node
             .client
             .post(format!("{}{path}", node.url))
-            .header("origin", "http://a")
+            .header("origin", "http://localhost:5173")
             .body("{}")
             .send()
             .await
@@ -200,9 +203,13 @@ async fn a_body_beyond_the_limit_is_a_413_announced_or_not() {
     assert_eq!(node.chat("x", json!({})).await.status(), 200);
 }
 
+async fn connect(node: &Node) -> TcpStream {
+    TcpStream::connect(node.url.strip_prefix("http://").unwrap()).await.unwrap()
+}
+
 /// One raw exchange on a connection of its own.
 async fn raw(node: &Node, request: &[u8]) -> String {
-    let mut socket = tokio::net::TcpStream::connect(node.url.strip_prefix("http://").unwrap()).await.unwrap();
+    let mut socket = connect(node).await;
     socket.write_all(request).await.unwrap();
     let mut answer = Vec::new();
     let read = async {
@@ -221,10 +228,10 @@ async fn raw(node: &Node, request: &[u8]) -> String {
 #[tokio::test]
 async fn heads_are_limited_and_continue_is_said() {
     let node = Node::start().await;
-    let big = format!("GET /v1/models HTTP/1.1\r\nHost: x\r\nX-Big: {}\r\n\r\n", "a".repeat(70_000));
+    let big = format!("GET /v1/models HTTP/1.1\r\nHost: localhost\r\nX-Big: {}\r\n\r\n", "a".repeat(70_000));
     assert!(raw(&node, big.as_bytes()).await.starts_with("HTTP/1.1 431"));
     assert!(raw(&node, b"\x16\x03\x01garbage\r\n\r\n").await.starts_with("HTTP/1.1 400"));
-    let head = "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n";
+    let head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n";
     assert!(raw(&node, format!("{head}Content-Length: 10\r\n\r\n").as_bytes()).await.starts_with("HTTP/1.1 100"));
     assert!(raw(&node, format!("{head}Content-Length: 99999999\r\n\r\n").as_bytes()).await.starts_with("HTTP/1.1 413"));
 }

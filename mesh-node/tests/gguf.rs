@@ -43,6 +43,15 @@ async fn a_named_model_and_a_file_are_served_and_nothing_is_left_of_a_killed_nod
     assert_eq!(says(&node, "What is 3 + 4?").await, "3 + 4 = 7.");
     let models: Value = reqwest::get(format!("{}/v1/models", node.url)).await.unwrap().json().await.unwrap();
     assert_eq!((&models["data"][0]["id"], &models["data"][0]["engine"]), (&json!("mesh-tiny"), &json!("gguf")));
+    let ask = async |path: &str, body: Value| {
+        let post = reqwest::Client::new().post(format!("{}{path}", node.url)).body(body.to_string());
+        post.send().await.unwrap().json::<Value>().await.unwrap()
+    };
+    let told = ask("/tokenize", json!({ "content": "3 + 4 = 7", "with_pieces": true })).await;
+    let pieces: String = told["tokens"].as_array().unwrap().iter().map(|t| t["piece"].as_str().unwrap()).collect();
+    assert_eq!(pieces, "3 + 4 = 7");
+    let ids: Vec<&Value> = told["tokens"].as_array().unwrap().iter().map(|token| &token["id"]).collect();
+    assert_eq!(ask("/detokenize", json!({ "tokens": ids })).await, json!({ "content": "3 + 4 = 7" }));
     assert_eq!(children(&node).len(), 2, "{:?}", children(&node));
     let secret = children(&node).iter().any(|(_, line)| line.contains("api-key"));
     assert!(!secret, "no key in anybody's arguments");

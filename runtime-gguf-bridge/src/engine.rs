@@ -235,6 +235,15 @@ impl Engine for GgufEngine {
         Box::pin(async move { self.accept(request, place?).await })
     }
 
+    fn text_model(&self) -> Option<&Arc<TextModel>> {
+        Some(&self.shared.text)
+    }
+
+    /// The text pipeline's own tokenizer only decodes.
+    fn tokenize(&self, text: String, specials: bool) -> BoxFuture<'_, Result<Vec<TokenId>, GenerateError>> {
+        Box::pin(async move { self.shared.tokenize(&text, specials).await })
+    }
+
     fn load(&self) -> EngineLoad {
         self.shared.house.load()
     }

@@ -216,6 +216,10 @@ impl Engine for LocalEngine {
         Box::pin(async move { self.accept(request, place?).await })
     }
 
+    fn text_model(&self) -> Option<&Arc<TextModel>> {
+        Some(&self.text)
+    }
+
     fn load(&self) -> EngineLoad {
         self.mailbox.house.load()
     }

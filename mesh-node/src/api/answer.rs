@@ -12,7 +12,10 @@ use mesh_proto::{Event, GenerateError, GenerateRequest, Usage};
 use tokio::time::timeout;
 use tracing::{Span, info, warn};
 
-use crate::router::{Begun, Router, Target, Trace};
+use crate::{
+    metrics::Metrics,
+    router::{Begun, Router, Target, Trace},
+};
 
 /// How long an answer's head waits for its first token, so that what fails before it is an HTTP error and not an
 /// event in a stream that claimed 200. The cost: the client sees its headers that much later. (guess)
@@ -41,7 +44,8 @@ impl Answer {
         request: GenerateRequest,
         session: Option<&str>,
     ) -> Result<Self, GenerateError> {
-        let mut record = Record::new(&request);
+        super::observe::asks_for(request.model.as_str());
+        let mut record = Record::new(&request, router.metrics().clone());
         let accepted = async {
             let Begun { generation, trace } = router.begin(target, request, session).await?;
             let (generation, seen) = Self::accepted(generation, &mut record).await?;
@@ -64,6 +68,11 @@ impl Answer {
             headers.extend(values.into_iter().filter_map(|(name, value)| Some((name, value.try_into().ok()?))));
         }
         headers
+    }
+
+    /// Tokens of the prompt.
+    pub(super) fn prompt_tokens(&self) -> u32 {
+        self.record.usage.prompt_tokens
     }
 
     async fn accepted(
@@ -108,21 +117,27 @@ fn broken_off() -> GenerateError {
 
 /// What the log says of a generation when it is over, however that comes.
 struct Record {
+    metrics: Arc<Metrics>,
     span: Span,
     model: String,
     began: Instant,
     first: Option<Duration>,
+    /// When its last token came.
+    last: Option<Instant>,
     usage: Usage,
     ended: bool,
 }
 
 impl Record {
-    fn new(request: &GenerateRequest) -> Self {
+    fn new(request: &GenerateRequest, metrics: Arc<Metrics>) -> Self {
+        metrics.began();
         Self {
+            metrics,
             span: Span::current(),
             model: request.model.to_string(),
             began: Instant::now(),
             first: None,
+            last: None,
             usage: Usage::default(),
             ended: false,
         }
@@ -131,12 +146,11 @@ impl Record {
     fn note(&mut self, event: &Event) {
         match event {
             Event::Started { .. } => {}
-            Event::Text { .. } | Event::ToolCall { .. } => {
-                self.first.get_or_insert_with(|| self.began.elapsed());
-            }
+            Event::Text { tokens, .. } | Event::ToolCall { tokens, .. } => self.came(tokens.len()),
             Event::Finished { reason, usage, .. } => {
                 self.usage = *usage;
                 self.ended = true;
+                self.metrics.finished(&self.model, *reason, *usage);
                 self.span.in_scope(|| {
                     info!(
                         model = self.model,
@@ -154,8 +168,23 @@ impl Record {
         }
     }
 
+    /// So many tokens came; none where an event goes on with the last one's.
+    fn came(&mut self, tokens: usize) {
+        let now = Instant::now();
+        if self.first.is_none() {
+            let after = now.duration_since(self.began);
+            self.first = Some(after);
+            self.metrics.first_token(&self.model, after);
+        }
+        let Ok(tokens @ 1..) = u32::try_from(tokens) else { return };
+        if let Some(last) = self.last.replace(now) {
+            self.metrics.next_token(&self.model, now.duration_since(last) / tokens);
+        }
+    }
+
     fn failed(&mut self, error: &GenerateError) {
         self.ended = true;
+        self.metrics.failed(&self.model, error);
         self.span.in_scope(|| match error {
             GenerateError::Engine(_) => warn!(model = self.model, %error, "failed"),
             _ => info!(model = self.model, %error, "refused"),
@@ -167,6 +196,7 @@ impl Drop for Record {
     fn drop(&mut self) {
         if !self.ended {
             let ms = self.began.elapsed().as_millis() as u64;
+            self.metrics.cancelled(&self.model);
             self.span.in_scope(|| info!(model = self.model, ms, "cancelled: the client is gone"));
         }
     }

@@ -29,7 +29,8 @@ impl Keys {
         self.0.is_empty()
     }
 
-    fn opens(&self, key: &[u8]) -> bool {
+    /// Whether this is one of them.
+    pub(crate) fn opens(&self, key: &[u8]) -> bool {
         let hash = blake3::hash(key);
         // `|`, not `any`: looks at every key, whichever fits.
         self.0.iter().fold(false, |found, known| found | (*known == hash))

@@ -136,6 +136,27 @@ impl ApiError {
         Self::caller(StatusCode::REQUEST_TIMEOUT, "body_timeout", "the body stopped coming")
     }
 
+    /// It would be for another host, or for a page of another origin.
+    pub fn foreign(message: impl Into<String>) -> Self {
+        Self::caller(StatusCode::FORBIDDEN, "foreign_origin", message)
+    }
+
+    /// What only a node can do that has the model itself.
+    pub fn elsewhere(model: &str) -> Self {
+        let message = format!("{model:?} is served by other nodes of the mesh, and this is done where the model is");
+        let mut error = Self::caller(StatusCode::NOT_FOUND, "model_elsewhere", message);
+        error.body.param = Some("model".into());
+        error
+    }
+
+    /// No model answers here, nor in the mesh.
+    pub fn not_ready(message: impl Into<String>) -> Self {
+        let mut error = Self::new(StatusCode::SERVICE_UNAVAILABLE, SERVER, message);
+        error.body.code = Some("not_ready");
+        error.retry_after_s = Some(5);
+        error
+    }
+
     /// A bug of ours; what it was is in the log.
     pub fn bug() -> Self {
         let message = "this node made a mistake; its log says more";
@@ -154,6 +175,10 @@ impl IntoResponse for ApiError {
         let headers = response.headers_mut();
         if let Some(seconds) = self.retry_after_s {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::REQUEST_TIMEOUT {
+            // What is left of the body would be taken for the next request.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -3,10 +3,14 @@
 mod answer;
 mod auth;
 mod body;
+mod door;
 mod error;
 mod observe;
 pub mod openai;
+mod openapi;
 mod sse;
+mod tokens;
+mod watch;
 
 use std::{any::Any, time::Duration};
 
@@ -16,7 +20,7 @@ use axum::{
     http::{Method, header},
     middleware,
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{MethodRouter, get, post},
 };
 use serde_json::json;
 use tower_http::{
@@ -25,32 +29,50 @@ use tower_http::{
 };
 
 pub use auth::Keys;
+pub use door::Door;
 pub use error::{ApiError, ErrorBody};
 
 use crate::router::Router;
 
-/// The routes of this node. With `keys`, every route but `/health` wants one of them.
-pub fn routes(router: Router, keys: Keys) -> axum::Router {
-    axum::Router::new()
-        .route("/", get(hello))
-        .route("/health", get(health))
-        .route("/v1/models", get(openai::models::list))
-        .route("/v1/models/", get(openai::models::list))
-        .route("/v1/models/{*id}", get(openai::models::show))
-        .route("/v1/chat/completions", post(openai::chat::serve))
-        .route("/v1/completions", post(openai::completions::serve))
+/// A path, the methods that it takes (`HEAD` comes with `GET`), and who answers.
+type Route = (&'static str, &'static [&'static str], MethodRouter<Router>);
+
+/// Every route. What stands here stands in `/openapi.json` too; a test compares them.
+fn table() -> Vec<Route> {
+    vec![
+        ("/", &["GET"], get(hello)),
+        ("/health", &["GET"], get(watch::health)),
+        ("/ready", &["GET"], get(watch::ready)),
+        ("/metrics", &["GET"], get(watch::metrics)),
+        ("/openapi.json", &["GET"], get(openapi::serve)),
+        ("/v1/models", &["GET"], get(openai::models::list)),
+        ("/v1/models/{*id}", &["GET"], get(openai::models::show)),
+        ("/v1/chat/completions", &["POST"], post(openai::chat::serve)),
+        ("/v1/completions", &["POST"], post(openai::completions::serve)),
+        ("/tokenize", &["POST"], post(tokens::tokenize)),
+        ("/detokenize", &["POST"], post(tokens::detokenize)),
+    ]
+}
+
+/// The routes of this node, behind their door.
+pub fn routes(router: Router, door: impl Into<Door>) -> axum::Router {
+    let door = door.into();
+    let guard = door::Guard::new(&door);
+    let all = table().into_iter().fold(axum::Router::new(), |all, (path, _, answer)| all.route(path, answer));
+    all.route("/v1/models/", get(openai::models::list))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
-        .with_state(router)
+        .with_state(router.clone())
         // The last layer is the outermost: ids and CORS headers are on every answer, a refusal's too, and a
         // browser's preflight, which carries no key, ends before the keys are asked for.
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(middleware::from_fn_with_state(keys, auth::check))
+        .layer(middleware::from_fn_with_state(door.keys, auth::check))
+        .layer(middleware::from_fn_with_state(guard, door::check))
         .layer(cors())
-        .layer(middleware::from_fn(observe::observe))
+        .layer(middleware::from_fn_with_state(router, observe::observe))
 }
 
-/// Pages of any origin may use this node; what guards it is its key, and by default the loopback address.
+/// Pages of any origin may use this node, as far as its [`Door`] lets them in.
 fn cors() -> CorsLayer {
     CorsLayer::new()
         .allow_origin(AnyOrigin)
@@ -62,15 +84,8 @@ fn cors() -> CorsLayer {
 }
 
 async fn hello() -> Json<serde_json::Value> {
-    Json(json!({
-        "name": "mesh-llm",
-        "version": env!("CARGO_PKG_VERSION"),
-        "endpoints": ["/v1/models", "/v1/chat/completions", "/v1/completions", "/health"],
-    }))
-}
-
-async fn health() -> Json<serde_json::Value> {
-    Json(json!({ "status": "ok" }))
+    let endpoints: Vec<&str> = table().into_iter().map(|(path, ..)| path).collect();
+    Json(json!({ "name": "mesh-llm", "version": env!("CARGO_PKG_VERSION"), "endpoints": endpoints }))
 }
 
 async fn unknown_path(request: Request) -> ApiError {

@@ -12,6 +12,7 @@ use mesh_proto::{identity::MemberRole, routing::AttemptConfig};
 use super::{
     CONSOLE_PORT, Environment, GgufServing, Manage, MeshOptions, Models, Typed,
     gguf::GgufArgs,
+    keys,
     manage::state,
     mesh::{self, Beside},
     models::folder,
@@ -206,13 +207,8 @@ fn serving(args: ServeArgs, role: MemberRole, environment: Environment) -> Resul
         ));
     }
     let cache = folder(environment.cache)?;
-    let DoorArgs { port, host, api_keys, console, no_console, state: folder, .. } = args.door;
-    let keys = if api_keys.is_empty() {
-        let key = environment.api_key.map(|key| text("MESH_LLM_API_KEY", key)).transpose()?;
-        Keys::new(key.as_deref())
-    } else {
-        Keys::new(api_keys.iter().map(String::as_str))
-    };
+    let DoorArgs { port, host, api_keys, api_key_file, console, no_console, state: folder, .. } = args.door;
+    let keys = keys::meant(api_keys, api_key_file, environment.api_key, environment.api_key_file)?;
     let state = state(folder, environment.state)?;
     let beside = Beside {
         role,

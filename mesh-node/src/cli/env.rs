@@ -13,6 +13,8 @@ use super::hub::HubEnvironment;
 pub struct Environment {
     /// `MESH_LLM_API_KEY`.
     pub(super) api_key: Option<OsString>,
+    /// `MESH_LLM_API_KEY_FILE`.
+    pub(super) api_key_file: Option<OsString>,
     /// `MESH_LLM_JOIN`.
     pub(super) join: Option<OsString>,
     /// `MESH_LLM_LOG`, or `RUST_LOG`.
@@ -42,6 +44,7 @@ impl Environment {
         };
         Self {
             api_key: var("MESH_LLM_API_KEY"),
+            api_key_file: var("MESH_LLM_API_KEY_FILE"),
             join: var("MESH_LLM_JOIN"),
             log: var("MESH_LLM_LOG").or_else(|| var("RUST_LOG")),
             cache: folder("MESH_LLM_CACHE", "XDG_CACHE_HOME", ".cache"),

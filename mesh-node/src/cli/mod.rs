@@ -4,6 +4,7 @@ mod config;
 mod env;
 mod gguf;
 mod hub;
+mod keys;
 mod log;
 mod manage;
 mod mesh;

@@ -35,7 +35,8 @@ const EXAMPLES: &str = "Examples:
 A ticket is a password. Typed after --join, it shows in the process list and in the shell's history; --join-file and \
 MESH_LLM_JOIN keep it out of both.
 
-Environment: MESH_LLM_API_KEY (as --api-key), MESH_LLM_JOIN (as --join), MESH_LLM_STATE (as --state), MESH_LLM_LOG or \
+Environment: MESH_LLM_API_KEY (as --api-key; several with commas between), MESH_LLM_API_KEY_FILE (as --api-key-file), \
+MESH_LLM_JOIN (as --join), MESH_LLM_STATE (as --state), MESH_LLM_LOG or \
 RUST_LOG (what is logged, e.g. debug), MESH_LLM_CACHE (files that can be made again; default: mesh-llm in \
 XDG_CACHE_HOME or ~/.cache), HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_TOKEN_PATH, HF_ENDPOINT, HF_HUB_OFFLINE (downloads: as the \
 hub's own tools)";
@@ -118,6 +119,9 @@ pub(super) struct DoorArgs {
     /// Answer only who sends this key; repeat for more (MESH_LLM_API_KEY does not show in the process list)
     #[arg(long = "api-key", value_name = "KEY", value_parser = NonEmptyStringValueParser::new())]
     pub(super) api_keys: Vec<String>,
+    /// Answer only who sends a key of this file, which has one a line; with --api-key, of either
+    #[arg(long, value_name = "FILE")]
+    pub(super) api_key_file: Option<PathBuf>,
     /// Port of the management API, on the loopback address only; 0 takes any that is free [default: 3131]
     #[arg(long, value_name = "PORT")]
     pub(super) console: Option<u16>,

@@ -8,12 +8,13 @@ use std::net::SocketAddr;
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, HeaderName, Method, StatusCode, header},
+    http::{HeaderMap, Method, StatusCode, header},
     middleware::Next,
     response::Response,
 };
 
 use super::{Token, routes::problem};
+use crate::hosts::{self, only};
 
 /// What opens this API, and what it is called.
 #[derive(Clone, Debug)]
@@ -29,11 +30,9 @@ impl Guard {
 
     /// Whether this is what a browser or a program calls this server, port and all.
     fn is_us(&self, host: &str) -> bool {
-        let names = ["127.0.0.1", "localhost", "[::1]"];
-        names.iter().any(|name| {
-            let rest =
-                host.get(..name.len()).filter(|head| head.eq_ignore_ascii_case(name)).map(|_| &host[name.len()..]);
-            rest.and_then(|rest| rest.strip_prefix(':')).is_some_and(|port| port == self.port.to_string())
+        hosts::split(host).is_some_and(|(name, port)| {
+            let names = ["127.0.0.1", "localhost", "[::1]"];
+            names.iter().any(|ours| ours.eq_ignore_ascii_case(name)) && port == Some(self.port)
         })
     }
 
@@ -63,13 +62,6 @@ impl Guard {
         shown
             .is_some_and(|(scheme, token)| scheme.eq_ignore_ascii_case(b"bearer ") && self.token.is(token.trim_ascii()))
     }
-}
-
-/// A header that is there once, as text.
-fn only(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
-    let mut values = headers.get_all(name).iter();
-    let value = values.next()?.to_str().ok()?;
-    values.next().is_none().then_some(value)
 }
 
 pub(super) async fn check(State(guard): State<Guard>, request: Request, next: Next) -> Response {

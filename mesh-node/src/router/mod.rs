@@ -26,6 +26,7 @@ pub use target::{Listed, RouteError, Target};
 use crate::{
     local::{LocalEngines, LocalState, Served},
     mesh::{Mesh, View},
+    metrics::Metrics,
     tunnel::Asking,
 };
 
@@ -46,6 +47,7 @@ struct Inner {
     config: AttemptConfig,
     mesh: OnceLock<Arc<Mesh>>,
     targets: Mutex<Targets>,
+    metrics: Arc<Metrics>,
 }
 
 /// A generation that was accepted, and who works on it.
@@ -75,7 +77,7 @@ impl Router {
     /// A router over this node's engines.
     pub fn new(locals: LocalEngines, config: AttemptConfig) -> Self {
         let targets = Mutex::new(Targets::new(rand::random()));
-        Self(Arc::new(Inner { locals, config, mesh: OnceLock::new(), targets }))
+        Self(Arc::new(Inner { locals, config, mesh: OnceLock::new(), targets, metrics: Arc::default() }))
     }
 
     /// From now on the mesh's nodes answer too. Once.
@@ -92,6 +94,11 @@ impl Router {
     /// This node's own models.
     pub fn locals(&self) -> &LocalEngines {
         &self.0.locals
+    }
+
+    /// What is counted of its requests.
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
+        &self.0.metrics
     }
 
     fn view(&self) -> Option<Arc<View>> {

@@ -38,20 +38,35 @@ impl Node {
     }
 
     pub async fn start_with(keys: &[&str]) -> Self {
-        mesh_node::choose_tls();
+        Self::start_within(keys, server::Limits::default()).await
+    }
+
+    pub async fn start_within(keys: &[&str], limits: server::Limits) -> Self {
         let engine = Arc::new(ScriptEngine::new("org/script"));
         let other = Arc::new(ScriptEngine::new("other"));
         let locals = LocalEngines::default();
         for engine in [engine.clone(), other] {
             assert!(locals.add_served(served(engine)));
         }
+        Self::open(engine, locals, keys, limits)
+    }
+
+    /// Its engine is none of its own.
+    pub async fn without_models() -> Self {
+        Self::open(Arc::new(ScriptEngine::new("none")), LocalEngines::default(), &[], server::Limits::default())
+    }
+
+    fn open(engine: Arc<ScriptEngine>, locals: LocalEngines, keys: &[&str], limits: server::Limits) -> Self {
+        mesh_node::choose_tls();
         let router = router::Router::new(locals, AttemptConfig::default());
-        let routes = api::routes(router, api::Keys::new(keys.iter().copied()));
         let bound = server::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let listener = bound.listen().unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let address = listener.local_addr().unwrap();
+        let routes =
+            api::routes(router, api::Door { keys: api::Keys::new(keys.iter().copied()), address: Some(address) });
+        let url = format!("http://{address}");
         let (stop, stopped) = tokio::sync::oneshot::channel();
-        let server = tokio::spawn(server::serve(listener, routes, async {
+        let server = tokio::spawn(server::serve_within(limits, listener, routes, async {
             let _ = stopped.await;
         }));
         Self { engine, url, client: reqwest::Client::new(), stop: Some(stop), server }

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
@@ -11,8 +11,8 @@ use std::{
 use engine::{Engine, EngineLoad, Generation};
 use futures_util::future::{BoxFuture, FutureExt};
 use mesh_proto::{
-    Channel, Event, FinishReason, GenerateError, GenerateRequest, ModelDescriptor, ModelId, Prompt, Role, TokenId,
-    ToolCallDelta, ToolChoice, Usage,
+    Channel, Constraint, Event, FinishReason, GenerateError, GenerateRequest, Likelihood, ModelDescriptor, ModelId,
+    Prompt, Role, TokenId, TokenLogprob, ToolCallDelta, ToolChoice, Usage,
 };
 use tokio::sync::mpsc;
 
@@ -21,6 +21,8 @@ pub struct ScriptEngine {
     descriptor: ModelDescriptor,
     running: Arc<AtomicU32>,
     cancelled: Arc<AtomicU32>,
+    /// What was asked, for tests that look at what arrives.
+    asked: Arc<Mutex<Vec<GenerateRequest>>>,
 }
 
 impl ScriptEngine {
@@ -34,7 +36,12 @@ impl ScriptEngine {
             vocab_size: 2000,
             created: 1,
         };
-        Self { descriptor, running: Arc::default(), cancelled: Arc::default() }
+        Self { descriptor, running: Arc::default(), cancelled: Arc::default(), asked: Arc::default() }
+    }
+
+    /// The requests so far.
+    pub fn asked(&self) -> Vec<GenerateRequest> {
+        self.asked.lock().unwrap().clone()
     }
 
     /// Generations that were dropped before their end.
@@ -68,12 +75,13 @@ impl Engine for ScriptEngine {
     }
 
     fn generate(&self, request: GenerateRequest) -> BoxFuture<'_, Result<Generation, GenerateError>> {
+        self.asked.lock().unwrap().push(request.clone());
         let (words, asks_tool) = match &request.prompt {
             Prompt::Chat(chat) => {
                 let user = chat.messages.iter().rfind(|m| m.role == Role::User);
                 let words = user.and_then(|m| m.content.clone()).unwrap_or_default();
                 let answered = chat.messages.last().is_some_and(|m| m.role == Role::Tool);
-                (words, !chat.tools.is_empty() && request.tool_choice == ToolChoice::Auto && !answered)
+                (words, !chat.tools.is_empty() && request.tool_choice != ToolChoice::None && !answered)
             }
             Prompt::Text(text) => (text.clone(), false),
             Prompt::Tokens(_) => (String::new(), false),
@@ -92,13 +100,24 @@ impl Engine for ScriptEngine {
         let (running, cancelled) = (self.running.clone(), self.cancelled.clone());
         tokio::spawn(async move {
             let usage = Usage { prompt_tokens, ..Usage::default() };
-            let speaker = Speaker { events, request, usage, since: Vec::new() };
+            let speaker = Speaker { events, request, usage, since: Vec::new(), likely: Vec::new() };
             if speaker.say(&words, asks_tool).await.is_none() {
                 cancelled.fetch_add(1, Ordering::SeqCst);
             }
             running.fetch_sub(1, Ordering::SeqCst);
         });
         async { Ok(Generation::new(received, None)) }.boxed()
+    }
+
+    /// A token a byte.
+    fn tokenize(&self, text: String, specials: bool) -> BoxFuture<'_, Result<Vec<TokenId>, GenerateError>> {
+        let first = specials.then_some(TokenId(1));
+        async move { Ok(first.into_iter().chain(text.bytes().map(|byte| TokenId(byte.into()))).collect()) }.boxed()
+    }
+
+    fn detokenize(&self, tokens: Vec<TokenId>) -> BoxFuture<'_, Result<String, GenerateError>> {
+        let bytes: Vec<u8> = tokens.iter().map(|token| token.0 as u8).collect();
+        async move { Ok(String::from_utf8_lossy(&bytes).into_owned()) }.boxed()
     }
 
     fn load(&self) -> EngineLoad {
@@ -123,6 +142,8 @@ struct Speaker {
     usage: Usage,
     /// Tokens since the last ones that were told.
     since: Vec<TokenId>,
+    /// How likely they were, where the request asks for it.
+    likely: Vec<TokenLogprob>,
 }
 
 impl Speaker {
@@ -141,13 +162,19 @@ impl Speaker {
         if words.contains("#THINK") {
             self.text(Channel::Reasoning, "I should ponder").await?;
         }
-        let cities: &[&str] = match (asks_tool, words.contains("#TOOL"), words.contains("#PARALLEL")) {
+        let must = matches!(self.request.tool_choice, ToolChoice::Required | ToolChoice::Named(_));
+        let cities: &[&str] = match (asks_tool, words.contains("#TOOL") || must, words.contains("#PARALLEL")) {
             (true, true, _) => &["Paris"],
+            (true, _, true) if !self.request.parallel_tool_calls => &["Paris"],
             (true, _, true) => &["Paris", "Tokyo"],
             _ => &[],
         };
+        let name = match &self.request.tool_choice {
+            ToolChoice::Named(name) => name.clone(),
+            _ => "get_weather".to_owned(),
+        };
         for (index, city) in (0..).zip(cities) {
-            self.call(index, city).await?;
+            self.call(index, &name, city).await?;
         }
         if !cities.is_empty() {
             return self.finish(FinishReason::ToolCalls).await;
@@ -156,7 +183,8 @@ impl Speaker {
     }
 
     async fn script(mut self, words: &str) -> Option<()> {
-        let (pieces, endless) = script(words);
+        let json = matches!(self.request.constraint, Some(Constraint::JsonObject | Constraint::JsonSchema(_)));
+        let (pieces, endless) = script(if json { "#JSON" } else { words });
         let forced = self.request.logit_bias();
         let limit = self.request.max_tokens.unwrap_or(u32::MAX);
         let mut dice = self.request.sampling.seed.unwrap_or_else(|| u64::from(uuid::Uuid::now_v7().as_fields().1) << 9);
@@ -180,8 +208,9 @@ impl Speaker {
             } else {
                 turn
             };
-            held.push_str(if forced { "x" } else { pieces[pick % pieces.len()] });
-            self.count();
+            let piece = if forced { "x" } else { pieces[pick % pieces.len()] };
+            held.push_str(piece);
+            self.count(piece);
             let stops = &self.request.stop;
             if let Some(at) = stops.iter().filter_map(|stop| held.find(stop)).min() {
                 held.truncate(at);
@@ -200,13 +229,20 @@ impl Speaker {
         None
     }
 
-    /// One more token.
-    fn count(&mut self) {
+    /// One more token, that stands for this text.
+    fn count(&mut self, piece: &str) {
         let token = TokenId(self.usage.completion_tokens);
         self.usage.completion_tokens += 1;
-        if !self.is_known() {
-            self.since.push(token);
+        if self.is_known() {
+            return;
         }
+        self.since.push(token);
+        let Some(top) = self.request.logprobs else { return };
+        let likely = |token, text: String, logprob| Likelihood { token, bytes: text.into_bytes(), logprob };
+        let chosen = likely(token, piece.to_owned(), -0.125);
+        let others = (1..top).map(|at| likely(TokenId(1000 + u32::from(at)), format!("?{at}"), -3.0 - f32::from(at)));
+        let top = (top > 0).then(|| chosen.clone()).into_iter().chain(others).collect();
+        self.likely.push(TokenLogprob { chosen, top });
     }
 
     /// Whether the client has all tokens so far.
@@ -225,39 +261,38 @@ impl Speaker {
         if text.is_empty() {
             Some(())
         } else {
-            self.send(Event::Text { channel, text, tokens, logprobs: Vec::new() }).await
+            let logprobs = std::mem::take(&mut self.likely);
+            self.send(Event::Text { channel, text, tokens, logprobs }).await
         }
     }
 
     async fn text(&mut self, channel: Channel, text: &str) -> Option<()> {
-        self.count();
+        self.count(text);
         self.text_event(channel, text.into()).await
     }
 
     async fn text_event(&mut self, channel: Channel, text: String) -> Option<()> {
         let tokens = std::mem::take(&mut self.since);
-        if self.is_known() {
-            Some(())
-        } else {
-            self.send(Event::Text { channel, text, tokens, logprobs: Vec::new() }).await
-        }
+        let logprobs = std::mem::take(&mut self.likely);
+        if self.is_known() { Some(()) } else { self.send(Event::Text { channel, text, tokens, logprobs }).await }
     }
 
-    async fn call(&mut self, index: u32, city: &str) -> Option<()> {
-        self.count();
+    async fn call(&mut self, index: u32, name: &str, city: &str) -> Option<()> {
+        self.count(city);
         let tokens = std::mem::take(&mut self.since);
+        let logprobs = std::mem::take(&mut self.likely);
         if self.is_known() {
             return Some(());
         }
         let first = ToolCallDelta {
             index,
             id: Some(format!("call_{index}")),
-            name: Some("get_weather".into()),
+            name: Some(name.to_owned()),
             arguments: "{\"city\": ".into(),
         };
         self.send(Event::ToolCall { delta: first, tokens: Vec::new(), logprobs: Vec::new() }).await?;
         let rest = ToolCallDelta { index, id: None, name: None, arguments: format!("\"{city}\"}}") };
-        self.send(Event::ToolCall { delta: rest, tokens, logprobs: Vec::new() }).await
+        self.send(Event::ToolCall { delta: rest, tokens, logprobs }).await
     }
 
     async fn finish(self, reason: FinishReason) -> Option<()> {

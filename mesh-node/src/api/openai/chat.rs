@@ -12,8 +12,8 @@ use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Value, value::RawValue};
 
 use super::{
-    Head,
-    lower::{self, Facts},
+    Head, gather,
+    lower::{self, Facts, form::ResponseFormat},
     message::MessageDto,
     parse::parse,
     raise::{ChatChunks, ChatFold},
@@ -21,7 +21,7 @@ use super::{
     wire::{Number, Object, Strings, Whole},
 };
 use crate::{
-    api::{ApiError, answer::Answer, body},
+    api::{ApiError, body},
     router::Router,
 };
 
@@ -29,42 +29,59 @@ use crate::{
 /// say what is the case anyway, and those that change nothing for the caller. Any other is a 400.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ChatRequest {
+pub(in crate::api) struct ChatRequest {
     pub(super) model: String,
     pub(super) messages: Vec<Object<MessageDto>>,
     pub(super) stream: Option<bool>,
     pub(super) stream_options: Option<Object<StreamOptions>>,
+    pub(super) n: Option<Whole>,
+    pub(super) logprobs: Option<bool>,
+    pub(super) top_logprobs: Option<Whole>,
     pub(super) max_tokens: Option<Whole>,
     pub(super) max_completion_tokens: Option<Whole>,
+
     pub(super) temperature: Option<Number>,
     pub(super) top_p: Option<Number>,
     pub(super) top_k: Option<Whole>,
     pub(super) min_p: Option<Number>,
+    pub(super) typical_p: Option<Number>,
     pub(super) seed: Option<Whole>,
-    pub(super) stop: Option<Strings>,
     pub(super) logit_bias: Option<BTreeMap<String, Number>>,
-    pub(super) ignore_eos: Option<bool>,
-    pub(super) tools: Option<Vec<Box<RawValue>>>,
-    pub(super) tool_choice: Option<Value>,
-    pub(super) chat_template_kwargs: Option<BTreeMap<String, Value>>,
-    pub(super) reasoning_effort: Option<String>,
-    /// Names the conversation: its requests go where its KV is.
-    pub(super) prompt_cache_key: Option<String>,
-
-    // Refused by name, but for the values that ask for nothing.
-    pub(super) n: Option<Whole>,
-    pub(super) logprobs: Option<bool>,
-    pub(super) top_logprobs: Option<Whole>,
-    pub(super) response_format: Option<Object<ResponseFormat>>,
-    pub(super) parallel_tool_calls: Option<bool>,
     pub(super) frequency_penalty: Option<Number>,
     pub(super) presence_penalty: Option<Number>,
     pub(super) repetition_penalty: Option<Number>,
+    /// llama.cpp's name of the same.
     pub(super) repeat_penalty: Option<Number>,
-    pub(super) typical_p: Option<Number>,
-    pub(super) xtc_probability: Option<Number>,
+    pub(super) repeat_last_n: Option<Whole>,
     pub(super) dry_multiplier: Option<Number>,
+    pub(super) dry_base: Option<Number>,
+    pub(super) dry_allowed_length: Option<Whole>,
+    pub(super) dry_penalty_last_n: Option<Whole>,
+    pub(super) dry_sequence_breakers: Option<Vec<String>>,
+    pub(super) xtc_probability: Option<Number>,
+    pub(super) xtc_threshold: Option<Number>,
+
+    pub(super) stop: Option<Strings>,
     pub(super) min_tokens: Option<Whole>,
+    pub(super) ignore_eos: Option<bool>,
+    pub(super) response_format: Option<Object<ResponseFormat>>,
+    pub(super) regex: Option<String>,
+    /// vLLM's name of the same.
+    pub(super) guided_regex: Option<String>,
+    pub(super) lark: Option<String>,
+    /// Names the conversation: its requests go where its KV is.
+    pub(super) prompt_cache_key: Option<String>,
+
+    pub(super) tools: Option<Vec<Box<RawValue>>>,
+    pub(super) tool_choice: Option<Value>,
+    pub(super) parallel_tool_calls: Option<bool>,
+    pub(super) chat_template_kwargs: Option<BTreeMap<String, Value>>,
+    pub(super) reasoning_effort: Option<String>,
+    pub(super) reasoning_budget: Option<Whole>,
+    /// llama-server's name of the same.
+    pub(super) thinking_budget_tokens: Option<Whole>,
+
+    // Refused by name, but for the values that ask for nothing.
     pub(super) functions: Option<Value>,
     pub(super) function_call: Option<Value>,
     pub(super) modalities: Option<Vec<String>>,
@@ -100,16 +117,11 @@ pub(super) struct ChatRequest {
 #[serde(deny_unknown_fields)]
 pub(super) struct StreamOptions {
     pub(super) include_usage: Option<bool>,
+    /// vLLM's: in every chunk, what it has cost so far. Implies the other.
+    pub(super) continuous_usage_stats: Option<bool>,
     // Padding against eavesdroppers on the length of chunks; we never send it, which clients must bear.
     #[serde(rename = "include_obfuscation")]
     _include_obfuscation: Option<bool>,
-}
-
-/// `response_format`, as far as we look.
-#[derive(Debug, Deserialize)]
-pub(super) struct ResponseFormat {
-    #[serde(rename = "type")]
-    pub(super) kind: String,
 }
 
 /// Answers a chat.
@@ -123,15 +135,16 @@ pub async fn serve(
     let head = Head::new("chatcmpl", &id.0, &target);
     let session = dto.prompt_cache_key.take();
     let asked = lower::chat(dto, id, &Facts::of(&target))?;
-    let mut answer = Answer::begin(&router, &target, asked.request, session.as_deref()).await?;
-    if asked.stream {
-        let origin = answer.origin();
-        let streamed = stream::respond(vec![answer], ChatChunks::new(head, asked.include_usage));
-        return Ok((origin, streamed).into_response());
+    if !asked.left_out.is_empty() {
+        tracing::info!(tools = asked.left_out.join(", "), "the model is not offered tools that only a service has");
     }
-    let mut fold = ChatFold::default();
-    while let Some(event) = answer.next().await {
-        fold.add(event)?;
+    let answers = gather::begin(&router, &target, asked.requests, session.as_deref()).await?;
+    let tally = gather::tally(&answers, asked.told.choices);
+    if asked.told.stream {
+        let origin = gather::origin(&answers);
+        let raise = ChatChunks::new(head, asked.told.usage, tally, answers.len());
+        return Ok((origin, stream::respond(answers, raise)).into_response());
     }
-    Ok((answer.origin(), Json(fold.finish(&head))).into_response())
+    let (folds, origin) = gather::fold::<ChatFold>(answers).await?;
+    Ok((origin, Json(ChatFold::finish(folds, &head, tally, asked.told.logprobs))).into_response())
 }

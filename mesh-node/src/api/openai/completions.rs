@@ -8,59 +8,72 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::future::try_join_all;
-use mesh_proto::{GenerateError, ModelId, RequestId};
+use mesh_proto::{GenerateError, GenerateRequest, ModelId, Prompt, RequestId};
 use serde::{Deserialize, de::IgnoredAny};
-use serde_json::Value;
 
 use super::{
     Head,
-    chat::{ResponseFormat, StreamOptions},
-    lower::{self, Facts},
+    chat::StreamOptions,
+    gather,
+    lower::{self, Facts, form::ResponseFormat},
     parse::parse,
     raise::{CompletionChunks, CompletionFold},
     stream,
     wire::{Number, Object, Prompts, Strings, Whole},
 };
 use crate::{
-    api::{ApiError, answer::Answer, body},
+    api::{ApiError, body},
     router::Router,
 };
 
 /// The request; its three groups are those of the chat's.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct CompletionRequest {
+pub(in crate::api) struct CompletionRequest {
     pub(super) model: String,
     pub(super) prompt: Prompts,
     pub(super) stream: Option<bool>,
     pub(super) stream_options: Option<Object<StreamOptions>>,
+    pub(super) n: Option<Whole>,
+    pub(super) logprobs: Option<Whole>,
+    pub(super) echo: Option<bool>,
     pub(super) max_tokens: Option<Whole>,
+
     pub(super) temperature: Option<Number>,
     pub(super) top_p: Option<Number>,
     pub(super) top_k: Option<Whole>,
     pub(super) min_p: Option<Number>,
+    pub(super) typical_p: Option<Number>,
     pub(super) seed: Option<Whole>,
-    pub(super) stop: Option<Strings>,
     pub(super) logit_bias: Option<BTreeMap<String, Number>>,
+    pub(super) frequency_penalty: Option<Number>,
+    pub(super) presence_penalty: Option<Number>,
+    pub(super) repetition_penalty: Option<Number>,
+    /// llama.cpp's name of the same.
+    pub(super) repeat_penalty: Option<Number>,
+    pub(super) repeat_last_n: Option<Whole>,
+    pub(super) dry_multiplier: Option<Number>,
+    pub(super) dry_base: Option<Number>,
+    pub(super) dry_allowed_length: Option<Whole>,
+    pub(super) dry_penalty_last_n: Option<Whole>,
+    pub(super) dry_sequence_breakers: Option<Vec<String>>,
+    pub(super) xtc_probability: Option<Number>,
+    pub(super) xtc_threshold: Option<Number>,
+
+    pub(super) stop: Option<Strings>,
+    pub(super) min_tokens: Option<Whole>,
     pub(super) ignore_eos: Option<bool>,
+    pub(super) response_format: Option<Object<ResponseFormat>>,
+    pub(super) regex: Option<String>,
+    /// vLLM's name of the same.
+    pub(super) guided_regex: Option<String>,
+    pub(super) lark: Option<String>,
     /// Names the conversation: its requests go where its KV is.
     pub(super) prompt_cache_key: Option<String>,
 
     // Refused by name, but for the values that ask for nothing.
-    pub(super) n: Option<Whole>,
     pub(super) best_of: Option<Whole>,
-    pub(super) echo: Option<bool>,
     pub(super) suffix: Option<String>,
-    pub(super) logprobs: Option<Value>,
-    pub(super) response_format: Option<Object<ResponseFormat>>,
-    pub(super) frequency_penalty: Option<Number>,
-    pub(super) presence_penalty: Option<Number>,
-    pub(super) repetition_penalty: Option<Number>,
-    pub(super) repeat_penalty: Option<Number>,
-    pub(super) typical_p: Option<Number>,
-    pub(super) xtc_probability: Option<Number>,
-    pub(super) dry_multiplier: Option<Number>,
-    pub(super) min_tokens: Option<Whole>,
 
     // Harmless.
     #[serde(rename = "user")]
@@ -69,8 +82,12 @@ pub(super) struct CompletionRequest {
     _store: Option<IgnoredAny>,
     #[serde(rename = "metadata")]
     _metadata: Option<IgnoredAny>,
+    #[serde(rename = "client_metadata")]
+    _client_metadata: Option<IgnoredAny>,
     #[serde(rename = "service_tier")]
     _service_tier: Option<IgnoredAny>,
+    #[serde(rename = "prompt_cache_retention")]
+    _prompt_cache_retention: Option<IgnoredAny>,
     #[serde(rename = "cache_prompt")]
     _cache_prompt: Option<IgnoredAny>,
     #[serde(rename = "safety_identifier")]
@@ -88,23 +105,30 @@ pub async fn serve(
     let head = Head::new("cmpl", &id.0, &target);
     let session = dto.prompt_cache_key.take();
     let asked = lower::completions(dto, id, &Facts::of(&target))?;
-    // One refusal refuses all; the others are dropped, and so cancelled.
-    let begin = asked.requests.into_iter().map(|request| Answer::begin(&router, &target, request, session.as_deref()));
-    let answers = try_join_all(begin).await?;
-    if asked.stream {
-        let origin = answers.first().map(Answer::origin);
-        let streamed = stream::respond(answers, CompletionChunks::new(head, asked.include_usage));
-        return Ok((origin.unwrap_or_default(), streamed).into_response());
+    let echoes = if asked.echo { echoes(&router, &asked.requests).await? } else { Vec::new() };
+    let answers = gather::begin(&router, &target, asked.requests, session.as_deref()).await?;
+    let tally = gather::tally(&answers, asked.told.choices);
+    if asked.told.stream {
+        let origin = gather::origin(&answers);
+        let raise = CompletionChunks::new(head, asked.told.usage, tally, echoes);
+        return Ok((origin, stream::respond(answers, raise)).into_response());
     }
-    let folds = try_join_all(answers.into_iter().map(|mut answer| async move {
-        let mut fold = CompletionFold::default();
-        while let Some(event) = answer.next().await {
-            fold.add(event)?;
+    let (folds, origin) = gather::fold::<CompletionFold>(answers).await?;
+    Ok((origin, Json(CompletionFold::finish(folds, &head, tally, echoes, asked.told.logprobs))).into_response())
+}
+
+/// What each answer begins with where `echo` asks for it: its prompt.
+async fn echoes(router: &Router, requests: &[GenerateRequest]) -> Result<Vec<String>, GenerateError> {
+    let echo = async |request: &GenerateRequest| match &request.prompt {
+        Prompt::Text(text) => Ok(text.clone()),
+        Prompt::Tokens(tokens) => {
+            let Some(served) = router.locals().find(&request.model) else {
+                let message = "`echo` of token ids needs a node that has the model itself: send the prompt as text";
+                return Err(GenerateError::invalid("echo", message));
+            };
+            served.engine.detokenize(tokens.clone()).await
         }
-        Ok::<_, GenerateError>((fold, answer.origin()))
-    }))
-    .await?;
-    let (folds, origins): (Vec<_>, Vec<_>) = folds.into_iter().unzip();
-    let origin = origins.into_iter().next().unwrap_or_default();
-    Ok((origin, Json(CompletionFold::finish(folds, &head))).into_response())
+        Prompt::Chat(_) => Ok(String::new()),
+    };
+    try_join_all(requests.iter().map(echo)).await
 }

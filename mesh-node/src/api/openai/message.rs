@@ -14,17 +14,17 @@ use super::wire::Object;
 /// One turn. Clients send back what they received, so an assistant's turn may carry all that ours do.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct MessageDto {
-    pub(super) role: Role,
-    pub(super) content: Option<Content>,
-    pub(super) name: Option<String>,
-    pub(super) reasoning_content: Option<String>,
-    pub(super) reasoning: Option<String>,
-    pub(super) tool_calls: Option<Vec<Object<ToolCallDto>>>,
-    pub(super) tool_call_id: Option<String>,
-    pub(super) refusal: Option<String>,
-    pub(super) audio: Option<Value>,
-    pub(super) function_call: Option<Value>,
+pub(in crate::api) struct MessageDto {
+    pub(in crate::api) role: Role,
+    pub(in crate::api) content: Option<Content>,
+    pub(in crate::api) name: Option<String>,
+    pub(in crate::api) reasoning_content: Option<String>,
+    pub(in crate::api) reasoning: Option<String>,
+    pub(in crate::api) tool_calls: Option<Vec<Object<ToolCallDto>>>,
+    pub(in crate::api) tool_call_id: Option<String>,
+    pub(in crate::api) refusal: Option<String>,
+    pub(in crate::api) audio: Option<Value>,
+    pub(in crate::api) function_call: Option<Value>,
     // Said of a turn, not to the model; accepted and dropped.
     #[serde(rename = "annotations")]
     _annotations: Option<IgnoredAny>,
@@ -38,23 +38,23 @@ pub(super) struct MessageDto {
 
 /// A call of an earlier turn. It is history, so fields that we do not know are let through.
 #[derive(Debug, Deserialize)]
-pub(super) struct ToolCallDto {
-    pub(super) id: String,
+pub(in crate::api) struct ToolCallDto {
+    pub(in crate::api) id: String,
     #[serde(rename = "type")]
-    pub(super) kind: Option<String>,
-    pub(super) function: Object<CalledDto>,
+    pub(in crate::api) kind: Option<String>,
+    pub(in crate::api) function: Object<CalledDto>,
 }
 
 /// What was called.
 #[derive(Debug, Deserialize)]
-pub(super) struct CalledDto {
-    pub(super) name: String,
-    pub(super) arguments: Arguments,
+pub(in crate::api) struct CalledDto {
+    pub(in crate::api) name: String,
+    pub(in crate::api) arguments: Arguments,
 }
 
 /// Arguments: JSON text, as OpenAI has it; an object, as Ollama's clients send it, becomes text.
 #[derive(Debug)]
-pub(super) struct Arguments(pub(super) String);
+pub(in crate::api) struct Arguments(pub(in crate::api) String);
 
 impl<'de> Deserialize<'de> for Arguments {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -69,7 +69,7 @@ impl<'de> Deserialize<'de> for Arguments {
 
 /// A turn's content.
 #[derive(Debug)]
-pub(super) enum Content {
+pub(in crate::api) enum Content {
     /// `"…"`.
     Text(String),
     /// `[{"type": "text", "text": "…"}, …]`.
@@ -78,11 +78,11 @@ pub(super) enum Content {
 
 /// A part of a turn's content.
 #[derive(Debug, Deserialize)]
-pub(super) struct PartDto {
+pub(in crate::api) struct PartDto {
     #[serde(rename = "type")]
-    pub(super) kind: String,
-    pub(super) text: Option<String>,
-    pub(super) refusal: Option<String>,
+    pub(in crate::api) kind: String,
+    pub(in crate::api) text: Option<String>,
+    pub(in crate::api) refusal: Option<String>,
 }
 
 impl<'de> Deserialize<'de> for Content {
@@ -113,16 +113,14 @@ impl<'de> Deserialize<'de> for Content {
 
 /// A function offered to the model, as far as we look into it; the template gets all of it.
 #[derive(Debug, Deserialize)]
-pub(super) struct ToolDto {
-    #[serde(rename = "type")]
-    pub(super) kind: String,
-    pub(super) function: Object<FunctionDto>,
+pub(in crate::api) struct ToolDto {
+    pub(in crate::api) function: Object<FunctionDto>,
 }
 
 /// The function's definition.
 #[derive(Debug, Deserialize)]
-pub(super) struct FunctionDto {
-    pub(super) name: String,
+pub(in crate::api) struct FunctionDto {
+    pub(in crate::api) name: String,
     #[serde(rename = "parameters")]
     _parameters: Option<Object<Value>>,
     #[serde(rename = "description")]

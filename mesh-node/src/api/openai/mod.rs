@@ -2,13 +2,14 @@
 
 pub mod chat;
 pub mod completions;
-mod lower;
-mod message;
+mod gather;
+pub(in crate::api) mod lower;
+pub(in crate::api) mod message;
 pub mod models;
-mod parse;
+pub(in crate::api) mod parse;
 mod raise;
 mod stream;
-mod wire;
+pub(in crate::api) mod wire;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -3,75 +3,75 @@
 use mesh_proto::{GenerateError, GenerateRequest, ModelId, Prompt, RequestId, ToolChoice};
 
 use super::{
-    super::{completions::CompletionRequest, wire::Prompts},
-    AskedCompletions, Facts,
-    knobs::{Knobs, absent, limit, one, only, only_whole, penalties, stops, text_only, token},
+    super::{
+        completions::CompletionRequest,
+        wire::{Prompts, Whole},
+    },
+    AskedCompletions, Facts, Told,
+    check::{Checked, limit, only, token, whole},
+    form::Form,
+    knobs::{choices, knobs, min_tokens, several, stops},
 };
 
 /// OpenAI's default for this endpoint, surprising as it is; clients written for it rely on a short answer.
 const DEFAULT_MAX_TOKENS: u32 = 16;
-/// Most prompts of one request. The queue's bound would refuse more anyway, in a less clear way. (guess)
-const MAX_PROMPTS: usize = 256;
+/// Most answers of one request. The queue's bound would refuse more anyway, in a less clear way. (guess)
+const MAX_ANSWERS: usize = 256;
+/// Most alternatives of a token. Origin: OpenAI, on this endpoint.
+const MAX_LOGPROBS: u32 = 5;
 
-pub(in super::super) fn completions(
-    dto: CompletionRequest,
-    id: RequestId,
-    facts: &Facts,
-) -> Result<AskedCompletions, GenerateError> {
-    one("n", dto.n)?;
-    one("best_of", dto.best_of)?;
-    only("echo", dto.echo != Some(true), "false")?;
+pub(in super::super) fn completions(dto: CompletionRequest, id: RequestId, facts: &Facts) -> Checked<AskedCompletions> {
+    let n = choices(dto.n)?;
+    best_of(dto.best_of, n)?;
     only("suffix", dto.suffix.as_ref().is_none_or(String::is_empty), "null")?;
-    absent("logprobs", dto.logprobs.as_ref())?;
-    text_only(dto.response_format.as_ref().map(|f| &f.0))?;
-    only_whole("min_tokens", dto.min_tokens, 0)?;
-    penalties([
-        ("frequency_penalty", dto.frequency_penalty, 0.0),
-        ("presence_penalty", dto.presence_penalty, 0.0),
-        ("repetition_penalty", dto.repetition_penalty, 1.0),
-        ("repeat_penalty", dto.repeat_penalty, 1.0),
-        ("typical_p", dto.typical_p, 1.0),
-        ("xtc_probability", dto.xtc_probability, 0.0),
-        ("dry_multiplier", dto.dry_multiplier, 0.0),
-    ])?;
-    let knobs = Knobs {
-        temperature: dto.temperature,
-        top_p: dto.top_p,
-        top_k: dto.top_k,
-        min_p: dto.min_p,
-        seed: dto.seed,
-        logit_bias: dto.logit_bias,
-    };
-    let sampling = knobs.sampling(facts)?;
+    let echo = dto.echo.unwrap_or(false);
+    let logprobs = whole("logprobs", dto.logprobs, 0..=MAX_LOGPROBS)?.and_then(|n| u8::try_from(n).ok());
+    if echo && logprobs.is_some() {
+        // Those of the prompt are not kept: a cached prefix is never computed again.
+        let message = "`logprobs` are told of the answer alone, and `echo` asks for the prompt's too; send one of them";
+        return Err(GenerateError::invalid("logprobs", message));
+    }
     let max_tokens = Some(limit("max_tokens", dto.max_tokens)?.unwrap_or(DEFAULT_MAX_TOKENS));
-    let stop = stops(dto.stop)?;
-    let model = ModelId::new(dto.model);
-    let ignore_eos = dto.ignore_eos.unwrap_or(false);
-    let requests = prompts(dto.prompt, facts)?.into_iter().map(|prompt| GenerateRequest {
-        id: id.clone(),
-        model: model.clone(),
-        prompt,
-        sampling: sampling.clone(),
+    let form =
+        Form { response_format: dto.response_format, regex: dto.regex, guided_regex: dto.guided_regex, lark: dto.lark };
+    let request = GenerateRequest {
+        id,
+        sampling: knobs!(dto).sampling(facts)?,
         tool_choice: ToolChoice::None,
-        parallel_tool_calls: true,
-        constraint: None,
-        logprobs: None,
-        min_tokens: 0,
+        constraint: form.constraint()?.map(|(_, constraint)| constraint),
+        logprobs,
         max_tokens,
-        stop: stop.clone(),
-        ignore_eos,
-        resume: Vec::new(),
-        local_time_s: None,
-        seed_drawn: false,
-    });
+        min_tokens: min_tokens(dto.min_tokens, max_tokens)?,
+        stop: stops(dto.stop)?,
+        ignore_eos: dto.ignore_eos.unwrap_or(false),
+        ..GenerateRequest::new(ModelId::new(dto.model), Prompt::Text(String::new()))
+    };
+    let prompts = prompts(dto.prompt, n, facts)?.into_iter();
+    let requests = prompts.flat_map(|prompt| several(GenerateRequest { prompt, ..request.clone() }, n));
     Ok(AskedCompletions {
         requests: requests.collect(),
-        stream: dto.stream.unwrap_or(false),
-        include_usage: dto.stream_options.is_some_and(|o| o.0.include_usage == Some(true)),
+        echo,
+        told: Told {
+            stream: dto.stream.unwrap_or(false),
+            usage: super::usage(dto.stream_options),
+            logprobs: logprobs.is_some(),
+            choices: n,
+        },
     })
 }
 
-fn prompts(prompts: Prompts, facts: &Facts) -> Result<Vec<Prompt>, GenerateError> {
+/// As many as are told; a best of more would have to be judged by their likelihood.
+fn best_of(value: Option<Whole>, n: u32) -> Checked<()> {
+    match value {
+        Some(Whole(best)) if best != 1 && best != i128::from(n) => {
+            let message = format!("`best_of` does not work here: leave it out, or send 1 or what `n` is ({n})");
+            Err(GenerateError::invalid("best_of", message))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn prompts(prompts: Prompts, n: u32, facts: &Facts) -> Checked<Vec<Prompt>> {
     let lowered: Vec<Prompt> = match prompts {
         Prompts::Texts(texts) => texts.into_iter().map(Prompt::Text).collect(),
         Prompts::Tokens(lists) => lists
@@ -86,8 +86,9 @@ fn prompts(prompts: Prompts, facts: &Facts) -> Result<Vec<Prompt>, GenerateError
             })
             .collect::<Result<_, _>>()?,
     };
-    if lowered.is_empty() || lowered.len() > MAX_PROMPTS {
-        let message = format!("`prompt` must have 1 to {MAX_PROMPTS} prompts, not {}", lowered.len());
+    let most = MAX_ANSWERS / n as usize;
+    if lowered.is_empty() || lowered.len() > most {
+        let message = format!("`prompt` must have 1 to {most} prompts, not {}", lowered.len());
         return Err(GenerateError::invalid("prompt", message));
     }
     Ok(lowered)

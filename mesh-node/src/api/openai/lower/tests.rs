@@ -3,6 +3,8 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use mesh_proto::{Constraint, ToolChoice};
+
 use super::*;
 use crate::api::{
     ApiError,
@@ -29,7 +31,7 @@ fn with(fields: Value) -> Vec<u8> {
 }
 
 fn lowered(fields: Value) -> GenerateRequest {
-    chat_of(&with(fields)).unwrap_or_else(|e| panic!("{}", e.body.message)).request
+    chat_of(&with(fields)).unwrap_or_else(|e| panic!("{}", e.body.message)).requests.remove(0)
 }
 
 /// `param: message` of the refusal.
@@ -58,7 +60,10 @@ fn a_plain_request_takes_the_models_defaults() {
             }
           ],
           "tools": [],
-          "enable_thinking": null
+          "enable_thinking": null,
+          "reasoning_effort": null,
+          "reasoning_budget": null,
+          "variables": []
         }
       },
       "sampling": {
@@ -66,11 +71,23 @@ fn a_plain_request_takes_the_models_defaults() {
         "top_p": 1.0,
         "top_k": 20,
         "min_p": 0.0,
+        "typical_p": 1.0,
+        "repetition_penalty": 1.0,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+        "repeat_last_n": 64,
+        "dry": null,
+        "xtc_probability": 0.0,
+        "xtc_threshold": 0.1,
         "seed": null,
         "logit_bias": []
       },
       "tool_choice": "Auto",
+      "parallel_tool_calls": true,
+      "constraint": null,
+      "logprobs": null,
       "max_tokens": null,
+      "min_tokens": 0,
       "stop": [],
       "ignore_eos": false,
       "resume": [],
@@ -146,7 +163,10 @@ fn every_field_that_works_arrives() {
               "json": "{\"type\":\"function\",\"function\":{\"name\":\"f\",\"parameters\":{\"z\":1,\"a\":2.0}}}"
             }
           ],
-          "enable_thinking": false
+          "enable_thinking": false,
+          "reasoning_effort": null,
+          "reasoning_budget": null,
+          "variables": []
         }
       },
       "sampling": {
@@ -154,6 +174,14 @@ fn every_field_that_works_arrives() {
         "top_p": 0.9,
         "top_k": 5,
         "min_p": 0.05,
+        "typical_p": 1.0,
+        "repetition_penalty": 1.0,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+        "repeat_last_n": 64,
+        "dry": null,
+        "xtc_probability": 0.0,
+        "xtc_threshold": 0.1,
         "seed": 18446744073709551615,
         "logit_bias": [
           {
@@ -163,7 +191,11 @@ fn every_field_that_works_arrives() {
         ]
       },
       "tool_choice": "None",
+      "parallel_tool_calls": true,
+      "constraint": null,
+      "logprobs": null,
       "max_tokens": 9,
+      "min_tokens": 0,
       "stop": [
         "END"
       ],
@@ -184,7 +216,14 @@ fn neutral_values_nulls_and_harmless_fields_change_nothing() {
         "stop": [], "stream": null, "stream_options": null, "max_tokens": null, "seed": null, "top_p": null, "logit_bias": null,
         "user": "u", "store": true, "metadata": { "a": { "b": 1 } }, "client_metadata": {}, "service_tier": "auto",
         "prompt_cache_key": "k", "prompt_cache_retention": "24h", "safety_identifier": "s", "verbosity": "low",
-        "cache_prompt": true, "reasoning_effort": "low", "chat_template_kwargs": {},
+        "cache_prompt": true,
+    }));
+    assert_eq!(request, lowered(json!({})));
+    let request = lowered(json!({
+        "chat_template_kwargs": { "enable_thinking": null, "anything": null },
+        "presence_penalty": null, "repeat_last_n": null, "dry_base": 1.75, "dry_allowed_length": 2, "dry_penalty_last_n": -1,
+        "dry_sequence_breakers": ["\n"], "xtc_threshold": null, "regex": null, "lark": null, "reasoning_effort": null,
+        "reasoning_budget": -1, "thinking_budget_tokens": null,
     }));
     assert_eq!(request, lowered(json!({})));
 }
@@ -193,40 +232,63 @@ fn neutral_values_nulls_and_harmless_fields_change_nothing() {
 fn what_does_not_work_is_refused_by_name() {
     let named = |name: &str| json!({ "type": "function", "function": { "name": name } });
     let fields = [
-        json!({ "n": 2 }),
         json!({ "n": 0 }),
-        json!({ "logprobs": true }),
+        json!({ "n": 17 }),
         json!({ "top_logprobs": 2 }),
-        json!({ "frequency_penalty": 0.5 }),
-        json!({ "repetition_penalty": 1.1 }),
-        json!({ "response_format": { "type": "json_object" } }),
+        json!({ "logprobs": true, "top_logprobs": 21 }),
         json!({ "response_format": { "type": "yaml" } }),
-        json!({ "parallel_tool_calls": false }),
+        json!({ "response_format": { "type": "json_schema" } }),
+        json!({ "response_format": { "type": "json_schema", "json_schema": { "name": "x" } } }),
+        json!({ "response_format": { "type": "json_schema", "json_schema": { "name": "a b", "schema": {} } } }),
+        json!({ "response_format": { "type": "json_schema", "json_schema": { "name": "x", "schema": [] } } }),
+        json!({ "response_format": { "type": "json_schema", "json_schema": { "name": "x", "schema": {}, "loose": 1 } } }),
+        json!({ "response_format": { "type": "text", "schema": {} } }),
+        json!({ "response_format": { "type": "json_object" }, "regex": "a" }),
+        json!({ "regex": "a", "guided_regex": "b" }),
+        json!({ "lark": "x".repeat((1 << 20) + 1) }),
         json!({ "tool_choice": "required" }),
         json!({ "tool_choice": named("f") }),
         json!({ "tool_choice": "sometimes" }),
+        json!({ "tool_choice": 5 }),
+        json!({ "tool_choice": { "type": "custom", "custom": { "name": "f" } } }),
+        json!({ "tool_choice": { "type": "function" }, "tools": [named("f")] }),
+        json!({ "tool_choice": named("f"), "tools": [named("f")], "regex": "a" }),
+        json!({ "tool_choice": { "type": "allowed_tools", "allowed_tools": { "mode": "auto", "tools": [named("g")] } },
+            "tools": [named("f")] }),
+        json!({ "tools": [{ "type": "custom", "custom": { "name": "patch" } }] }),
         json!({ "functions": [1] }),
-        json!({ "chat_template_kwargs": { "shout": true } }),
+        json!({ "chat_template_kwargs": { "messages": [] } }),
         json!({ "reasoning_effort": "utmost" }),
         json!({ "guided_json": {} }),
         json!({ "stream_options": { "include_costs": true } }),
     ];
     let lines: Vec<String> = fields.into_iter().map(|f| refused(&with(f))).collect();
     insta::assert_snapshot!(lines.join("\n"), @r#"
-    n: `n` does not work yet: leave it out, or send 1
-    n: `n` must be at least 1, not 0
-    logprobs: `logprobs` does not work yet: leave it out, or send false
-    top_logprobs: `top_logprobs` does not work yet: leave it out, or send 0
-    frequency_penalty: `frequency_penalty` does not work yet: leave it out, or send 0
-    repetition_penalty: `repetition_penalty` does not work yet: leave it out, or send 1
-    response_format: `response_format` "json_object" does not work yet; only "text" does
-    response_format: `response_format.type` must be "text", not "yaml"
-    parallel_tool_calls: `parallel_tool_calls` does not work yet: leave it out, or send true
-    tool_choice: `tool_choice` "required" does not work yet; "auto" and "none" do
-    tool_choice: a named `tool_choice` does not work yet; "auto" and "none" do
-    tool_choice: `tool_choice` must be "auto" or "none", not "sometimes"
-    functions: `functions` does not work yet: leave it out, or send null
-    chat_template_kwargs.shout: `chat_template_kwargs.shout` does not work here; enable_thinking does
+    n: `n` must be from 1 to 16, not 0
+    n: `n` must be from 1 to 16, not 17
+    top_logprobs: `top_logprobs` needs `logprobs`: true
+    top_logprobs: `top_logprobs` must be from 0 to 20, not 21
+    response_format.type: `response_format.type` must be "text", "json_object" or "json_schema", not "yaml"
+    response_format.json_schema: `response_format.json_schema` is missing
+    response_format.json_schema.schema: `response_format.json_schema.schema` is missing
+    response_format.json_schema.name: `response_format.json_schema.name` must be 1 to 64 letters, digits, '_' or '-'
+    response_format.json_schema.schema: `response_format.json_schema.schema` must be a JSON schema, an object
+    response_format.json_schema.loose: `response_format.json_schema.loose` is not a parameter that works here; leave it out
+    response_format.schema: `response_format.schema` goes with the type "json_object"
+    regex: `regex` and `response_format` both say what the answer must look like; send one of them
+    regex: `regex` and `guided_regex` differ; send one of them
+    lark: `lark` may have 1048576 bytes, not 1048577
+    tool_choice: `tool_choice` asks for a call, and `tools` offers none
+    tool_choice.function.name: `tool_choice.function.name` is "f", which is none of `tools`
+    tool_choice: `tool_choice` must be "auto", "none", "required" or an object that names a function, not "sometimes"
+    tool_choice: `tool_choice` must be "auto", "none", "required" or an object that names a function
+    tool_choice.type: `tool_choice.type` must be "function" or "allowed_tools"
+    tool_choice.function.name: `tool_choice.function.name` is missing
+    regex: `regex` and a `tool_choice` that asks for a call cannot both be met; send one of them
+    tool_choice.allowed_tools.tools[0].function.name: `tool_choice.allowed_tools.tools[0].function.name` is "g", which is none of `tools`
+    tools[0].type: `tools[0].type` must be "function"
+    functions: `functions` does not work here: leave it out, or send null
+    chat_template_kwargs.messages: `chat_template_kwargs.messages` is not the client's to set
     reasoning_effort: `reasoning_effort` must be none, minimal, low, medium, high, xhigh or max, not "utmost"
     guided_json: `guided_json` is not a parameter that works here; leave it out
     stream_options.include_costs: `stream_options.include_costs` is not a parameter that works here; leave it out
@@ -249,6 +311,23 @@ fn values_out_of_range_or_of_the_wrong_type_are_refused_by_name() {
         json!({ "top_k": -2 }),
         json!({ "top_k": 1.5 }),
         json!({ "min_p": 1.5 }),
+        json!({ "typical_p": 0 }),
+        json!({ "frequency_penalty": 2.5 }),
+        json!({ "presence_penalty": -2.5 }),
+        json!({ "repetition_penalty": 0 }),
+        json!({ "repetition_penalty": 1.1, "repeat_penalty": 1.2 }),
+        json!({ "repeat_last_n": -2 }),
+        json!({ "dry_multiplier": -1 }),
+        json!({ "dry_base": 0.5 }),
+        json!({ "dry_allowed_length": -1 }),
+        json!({ "dry_sequence_breakers": [""] }),
+        json!({ "dry_sequence_breakers": vec!["x"; 33] }),
+        json!({ "xtc_probability": 1.5 }),
+        json!({ "xtc_threshold": 0.6 }),
+        json!({ "min_tokens": -1 }),
+        json!({ "min_tokens": 9, "max_tokens": 8 }),
+        json!({ "reasoning_budget": -2 }),
+        json!({ "reasoning_budget": 1, "thinking_budget_tokens": 2 }),
         json!({ "seed": "abc" }),
         json!({ "stop": 5 }),
         json!({ "stop": ["a", 5] }),
@@ -280,6 +359,23 @@ fn values_out_of_range_or_of_the_wrong_type_are_refused_by_name() {
     top_k: `top_k` must be 0 (off) or a number of tokens, not -2
     top_k: `top_k`: invalid type: floating point `1.5`, expected a whole number
     min_p: `min_p` must be from 0 to 1, not 1.5
+    typical_p: `typical_p` must be above 0 and at most 1, not 0
+    frequency_penalty: `frequency_penalty` must be from -2 to 2, not 2.5
+    presence_penalty: `presence_penalty` must be from -2 to 2, not -2.5
+    repetition_penalty: `repetition_penalty` must be above 0 and at most 100, not 0
+    repetition_penalty: `repetition_penalty` and `repeat_penalty` differ; send one of them
+    repeat_last_n: `repeat_last_n` must be a number of tokens, or -1 for no limit, not -2
+    dry_multiplier: `dry_multiplier` must be from 0 to 100, not -1
+    dry_base: `dry_base` must be from 1 to 100, not 0.5
+    dry_allowed_length: `dry_allowed_length` must be at least 0, not -1
+    dry_sequence_breakers: each of `dry_sequence_breakers` must have 1 to 256 bytes
+    dry_sequence_breakers: `dry_sequence_breakers` may have 32 texts, not 33
+    xtc_probability: `xtc_probability` must be from 0 to 1, not 1.5
+    xtc_threshold: `xtc_threshold` must be above 0 and at most 0.5, not 0.6
+    min_tokens: `min_tokens` must be at least 0, not -1
+    min_tokens: `min_tokens` is 9, and the answer may have 8 tokens at most
+    reasoning_budget: `reasoning_budget` must be a number of tokens, or -1 for no limit, not -2
+    reasoning_budget: `reasoning_budget` and `thinking_budget_tokens` differ; send one of them
     seed: `seed`: invalid type: string "abc", expected a whole number
     stop: `stop`: invalid type: integer `5`, expected a string or an array of strings
     stop[1]: `stop[1]`: invalid type: integer `5`, expected a string
@@ -386,7 +482,9 @@ fn bodies_that_are_no_request_are_refused() {
 fn tools_stay_as_the_client_wrote_them() {
     let json = r#"{ "type":"function","function":{"parameters":{"b":1.0,"a":[]},"name":"f","strict":true}}"#;
     let body = format!(r#"{{"model":"m","messages":[{{"role":"user","content":"x"}}],"tools":[{json}]}}"#);
-    let mesh_proto::Prompt::Chat(prompt) = chat_of(body.as_bytes()).unwrap().request.prompt else { panic!("no chat") };
+    let mesh_proto::Prompt::Chat(prompt) = chat_of(body.as_bytes()).unwrap().requests.remove(0).prompt else {
+        panic!("no chat")
+    };
     assert_eq!(prompt.tools[0].json, json);
 }
 
@@ -421,16 +519,151 @@ fn a_legacy_prompt_is_one_request_for_each_text_or_list() {
 
 #[test]
 fn legacy_fields_that_do_not_work_are_refused_by_name() {
-    for field in
-        [json!({"echo": true}), json!({"suffix": "x"}), json!({"best_of": 2}), json!({"logprobs": 0}), json!({"n": 2})]
-    {
+    let refusal = |fields: Value| {
         let mut body = json!({ "model": "m", "prompt": "x" });
-        body.as_object_mut().unwrap().extend(field.as_object().unwrap().clone());
+        body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
         let error = completions_of(body.to_string().as_bytes()).unwrap_err();
-        assert_eq!(error.body.param.as_ref(), field.as_object().unwrap().keys().next());
-    }
+        format!("{}: {}", error.body.param.unwrap(), error.body.message)
+    };
+    let fields = [
+        json!({ "suffix": "x" }),
+        json!({ "best_of": 2 }),
+        json!({ "best_of": 2, "n": 3 }),
+        json!({ "logprobs": 6 }),
+        json!({ "logprobs": true }),
+        json!({ "logprobs": 0, "echo": true }),
+        json!({ "min_tokens": 17 }),
+        json!({ "tools": [] }),
+    ];
+    insta::assert_snapshot!(fields.map(refusal).join("\n"), @r#"
+    suffix: `suffix` does not work here: leave it out, or send null
+    best_of: `best_of` does not work here: leave it out, or send 1 or what `n` is (1)
+    best_of: `best_of` does not work here: leave it out, or send 1 or what `n` is (3)
+    logprobs: `logprobs` must be from 0 to 5, not 6
+    logprobs: `logprobs`: invalid type: boolean `true`, expected a whole number
+    logprobs: `logprobs` are told of the answer alone, and `echo` asks for the prompt's too; send one of them
+    min_tokens: `min_tokens` is 17, and the answer may have 16 tokens at most
+    tools: `tools` is not a parameter that works here; leave it out
+    "#);
     let neutral = br#"{"model":"m","prompt":"x","echo":false,"suffix":null,"best_of":1,"logprobs":null,"n":1}"#;
     assert!(completions_of(neutral).is_ok());
+}
+
+#[test]
+fn several_answers_have_seeds_of_their_own_and_stand_behind_their_prompt() {
+    let seeds = |requests: &[GenerateRequest]| requests.iter().map(|r| r.sampling.seed).collect::<Vec<_>>();
+    let asked = chat_of(&with(json!({ "n": 3, "seed": -1 }))).unwrap();
+    assert_eq!(seeds(&asked.requests), [Some(u64::MAX), Some(0), Some(1)]);
+    assert_eq!(asked.told.choices, 3);
+    let drawn = chat_of(&with(json!({ "n": 2 }))).unwrap();
+    assert_eq!(seeds(&drawn.requests), [None, None], "each engine draws");
+    let body = json!({ "model": "m", "prompt": ["a", "b"], "n": 2, "best_of": 2, "seed": 5, "logprobs": 0 });
+    let asked = completions_of(body.to_string().as_bytes()).unwrap();
+    let prompts: Vec<_> = asked.requests.iter().map(|r| r.prompt.clone()).collect();
+    let text = |text: &str| mesh_proto::Prompt::Text(text.into());
+    assert_eq!(prompts, [text("a"), text("a"), text("b"), text("b")]);
+    assert_eq!(seeds(&asked.requests), [Some(5), Some(6), Some(5), Some(6)]);
+    assert!(asked.requests.iter().all(|r| r.logprobs == Some(0)));
+}
+
+#[test]
+fn a_penalty_does_what_it_says_and_the_rest_stays_the_models() {
+    let sampling = |fields| lowered(fields).sampling;
+    let asked = sampling(json!({
+        "frequency_penalty": -0.5, "presence_penalty": 0.5, "repeat_penalty": 1.1, "repeat_last_n": -1, "typical_p": 0.9,
+        "xtc_probability": 0.5, "xtc_threshold": 0.2, "dry_multiplier": 0.8, "dry_penalty_last_n": 0,
+    }));
+    insta::assert_json_snapshot!(asked, @r#"
+    {
+      "temperature": 0.6,
+      "top_p": 1.0,
+      "top_k": 20,
+      "min_p": 0.0,
+      "typical_p": 0.9,
+      "repetition_penalty": 1.1,
+      "presence_penalty": 0.5,
+      "frequency_penalty": -0.5,
+      "repeat_last_n": null,
+      "dry": {
+        "multiplier": 0.8,
+        "base": 1.75,
+        "allowed_length": 2,
+        "last_n": 0,
+        "breakers": [
+          "\n",
+          ":",
+          "\"",
+          "*"
+        ]
+      },
+      "xtc_probability": 0.5,
+      "xtc_threshold": 0.2,
+      "seed": null,
+      "logit_bias": []
+    }
+    "#);
+    assert_eq!(asked.repeat_last_n, None, "all");
+    let own = json!({ "dry_multiplier": 1, "dry_base": 2, "dry_allowed_length": 4, "dry_penalty_last_n": 99,
+        "dry_sequence_breakers": ["\n", "#"] });
+    let dry = sampling(own).dry.unwrap();
+    assert_eq!((dry.base, dry.allowed_length, dry.last_n, dry.breakers.len()), (2.0, 4, Some(99), 2));
+    let facts = Facts { defaults: Sampling { dry: Some(dry), ..facts().defaults }, ..facts() };
+    let by = |fields| chat(parse(&with(fields)).unwrap(), mesh_proto::RequestId("r".into()), &facts).unwrap();
+    assert!(by(json!({})).requests[0].sampling.dry.is_some());
+    assert!(by(json!({ "dry_multiplier": 0 })).requests[0].sampling.dry.is_none(), "the request turns it off");
+}
+
+#[test]
+fn the_answers_form_is_a_constraint_as_the_client_wrote_it() {
+    let constraint = |fields| lowered(fields).constraint;
+    let schema = json!({ "type": "object", "properties": { "z": {}, "a": {} } });
+    let text = schema.to_string();
+    let named = json!({ "type": "json_schema", "json_schema": {
+        "name": "r", "strict": true, "description": null, "schema": schema } });
+    assert_eq!(constraint(json!({ "response_format": named })), Some(Constraint::JsonSchema(text.clone())));
+    let llama = json!({ "type": "json_object", "schema": schema });
+    assert_eq!(constraint(json!({ "response_format": llama })), Some(Constraint::JsonSchema(text)));
+    let object = json!({ "type": "json_object" });
+    assert_eq!(constraint(json!({ "response_format": object })), Some(Constraint::JsonObject));
+    assert_eq!(constraint(json!({ "guided_regex": "a+" })), Some(Constraint::Regex("a+".into())));
+    assert_eq!(constraint(json!({ "lark": "start: \"a\"" })), Some(Constraint::Lark("start: \"a\"".into())));
+    assert_eq!(constraint(json!({ "response_format": { "type": "text" } })), None);
+}
+
+#[test]
+fn tools_are_chosen_left_out_or_narrowed() {
+    let tool = |name: &str| json!({ "type": "function", "function": { "name": name } });
+    let asked = |fields| {
+        let asked = chat_of(&with(fields)).unwrap();
+        let mesh_proto::Prompt::Chat(prompt) = &asked.requests[0].prompt else { panic!("no chat") };
+        let names: Vec<String> = prompt.tools.iter().map(|tool| tool.name.clone()).collect();
+        (asked.requests[0].tool_choice.clone(), names, asked.left_out)
+    };
+    let both = json!([tool("f"), { "type": "web_search_preview_2025_03_11" }, tool("g"), { "type": "namespace", "tools": [] }]);
+    let left: Vec<String> = vec!["web_search_preview_2025_03_11".into(), "namespace".into()];
+    let names: Vec<String> = vec!["f".into(), "g".into()];
+    let choose = |choice: Value| asked(json!({ "tools": both, "tool_choice": choice }));
+    assert_eq!(choose(json!("required")), (ToolChoice::Required, names.clone(), left.clone()));
+    assert_eq!(choose(tool("g")), (ToolChoice::Named("g".into()), names, left.clone()));
+    let allowed = json!({ "type": "allowed_tools", "allowed_tools": { "mode": "required", "tools": [tool("g")] } });
+    assert_eq!(choose(allowed), (ToolChoice::Required, vec!["g".into()], left));
+    assert!(!lowered(json!({ "tools": [tool("f")], "parallel_tool_calls": false })).parallel_tool_calls);
+}
+
+#[test]
+fn what_is_said_of_reasoning_reaches_the_template() {
+    let prompt = |fields| match lowered(fields).prompt {
+        mesh_proto::Prompt::Chat(prompt) => prompt,
+        other => panic!("no chat: {other:?}"),
+    };
+    let asked = prompt(json!({ "reasoning_effort": "high", "thinking_budget_tokens": 64,
+        "chat_template_kwargs": { "enable_thinking": true, "style": { "b": 1, "a": [true] } } }));
+    assert_eq!((asked.enable_thinking, asked.reasoning_effort.as_deref()), (Some(true), Some("high")));
+    assert_eq!(asked.reasoning_budget, Some(64));
+    assert_eq!(asked.variables, [("style".to_owned(), r#"{"b":1,"a":[true]}"#.to_owned())]);
+    let none = prompt(json!({ "reasoning_effort": "none" }));
+    assert_eq!((none.enable_thinking, none.reasoning_effort), (Some(false), None));
+    assert_eq!(prompt(json!({ "reasoning_budget": 0 })).reasoning_budget, Some(0));
 }
 
 fn json_value() -> impl Strategy<Value = Value> {
@@ -460,7 +693,13 @@ fn json_value() -> impl Strategy<Value = Value> {
     })
 }
 
-const FIELDS: [&str; 16] = [
+const FIELDS: [&str; 22] = [
+    "n",
+    "logprobs",
+    "top_logprobs",
+    "dry_sequence_breakers",
+    "repeat_last_n",
+    "reasoning_budget",
     "model",
     "messages",
     "prompt",

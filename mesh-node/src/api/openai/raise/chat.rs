@@ -4,8 +4,11 @@ use mesh_proto::{Channel, Event, FinishReason, GenerateError, ToolCallDelta, Usa
 use serde::Serialize;
 
 use super::{
-    super::{Head, stream::Raise},
-    UsageDto, word,
+    super::{Head, gather::Fold, stream::Raise},
+    Tally, UsageTold,
+    logprobs::ChatLogprobs,
+    usage::UsageDto,
+    word,
 };
 
 /// `chat.completion`.
@@ -16,7 +19,7 @@ pub(in super::super) struct ChatResponse {
     created: u64,
     model: String,
     system_fingerprint: String,
-    choices: [ChatChoice; 1],
+    choices: Vec<ChatChoice>,
     usage: UsageDto,
 }
 
@@ -24,7 +27,7 @@ pub(in super::super) struct ChatResponse {
 struct ChatChoice {
     index: u32,
     message: AnswerMessage,
-    logprobs: Option<()>,
+    logprobs: Option<ChatLogprobs>,
     finish_reason: &'static str,
 }
 
@@ -56,21 +59,24 @@ struct FunctionDto {
     arguments: String,
 }
 
-/// Gathers a chat's events into one answer.
+/// Gathers the events of one of a chat's answers.
 #[derive(Debug, Default)]
 pub(in super::super) struct ChatFold {
     content: String,
     reasoning: String,
     calls: Vec<CallDto>,
+    logprobs: ChatLogprobs,
     end: Option<(FinishReason, Usage)>,
 }
 
-impl ChatFold {
-    /// Takes the next event; the error of `Failed` is handed back.
-    pub(in super::super) fn add(&mut self, event: Event) -> Result<(), GenerateError> {
+impl Fold for ChatFold {
+    fn add(&mut self, event: Event) -> Result<(), GenerateError> {
         match event {
             Event::Started { .. } => {}
-            Event::Text { channel: Channel::Content, text, .. } => self.content.push_str(&text),
+            Event::Text { channel: Channel::Content, text, logprobs, .. } => {
+                self.content.push_str(&text);
+                self.logprobs.add(logprobs);
+            }
             Event::Text { channel: Channel::Reasoning, text, .. } => self.reasoning.push_str(&text),
             Event::ToolCall { delta, .. } => self.call(delta)?,
             Event::Finished { reason, usage, .. } => self.end = Some((reason, usage)),
@@ -78,7 +84,9 @@ impl ChatFold {
         }
         Ok(())
     }
+}
 
+impl ChatFold {
     fn call(&mut self, delta: ToolCallDelta) -> Result<(), GenerateError> {
         let index = delta.index as usize;
         if index == self.calls.len() {
@@ -95,31 +103,39 @@ impl ChatFold {
         Ok(())
     }
 
-    /// The answer, when all events are in.
-    pub(in super::super) fn finish(self, head: &Head) -> ChatResponse {
-        let (reason, usage) = self.end.unwrap_or((FinishReason::Length, Usage::default()));
-        let reasoning = (!self.reasoning.is_empty()).then_some(self.reasoning);
+    /// The whole response, when all events of all answers are in.
+    pub(in super::super) fn finish(all: Vec<Self>, head: &Head, mut tally: Tally, logprobs: bool) -> ChatResponse {
+        let choices = (0..).zip(all).map(|(index, one)| {
+            let (reason, usage) = one.end.unwrap_or((FinishReason::Length, Usage::default()));
+            tally.finished(index, usage);
+            one.choice(index, reason, logprobs)
+        });
         ChatResponse {
             id: head.id.clone(),
             object: "chat.completion",
             created: head.created,
             model: head.model.clone(),
             system_fingerprint: head.fingerprint.clone(),
-            choices: [ChatChoice {
-                index: 0,
-                message: AnswerMessage {
-                    role: "assistant",
-                    // null says that there is none because there are calls; an empty answer is "".
-                    content: (!self.content.is_empty() || self.calls.is_empty()).then_some(self.content),
-                    refusal: None,
-                    reasoning_content: reasoning.clone(),
-                    reasoning,
-                    tool_calls: self.calls,
-                },
-                logprobs: None,
-                finish_reason: word(reason),
-            }],
-            usage: usage.into(),
+            choices: choices.collect(),
+            usage: tally.usage(),
+        }
+    }
+
+    fn choice(self, index: u32, reason: FinishReason, logprobs: bool) -> ChatChoice {
+        let reasoning = (!self.reasoning.is_empty()).then_some(self.reasoning);
+        ChatChoice {
+            index,
+            message: AnswerMessage {
+                role: "assistant",
+                // null says that there is none because there are calls; an empty answer is "".
+                content: (!self.content.is_empty() || self.calls.is_empty()).then_some(self.content),
+                refusal: None,
+                reasoning_content: reasoning.clone(),
+                reasoning,
+                tool_calls: self.calls,
+            },
+            logprobs: logprobs.then_some(self.logprobs),
+            finish_reason: word(reason),
         }
     }
 }
@@ -142,7 +158,7 @@ pub(in super::super) struct ChatChunk {
 struct ChunkChoice {
     index: u32,
     delta: Delta,
-    logprobs: Option<()>,
+    logprobs: Option<ChatLogprobs>,
     finish_reason: Option<&'static str>,
 }
 
@@ -177,20 +193,21 @@ struct FunctionDelta {
     arguments: String,
 }
 
-/// Raises a chat's events to chunks.
+/// Raises the events of a chat's answers to chunks.
 #[derive(Debug)]
 pub(in super::super) struct ChatChunks {
     head: Head,
-    include_usage: bool,
-    usage: Usage,
+    told: UsageTold,
+    tally: Tally,
+    answers: u32,
 }
 
 impl ChatChunks {
-    pub(in super::super) fn new(head: Head, include_usage: bool) -> Self {
-        Self { head, include_usage, usage: Usage::default() }
+    pub(in super::super) fn new(head: Head, told: UsageTold, tally: Tally, answers: usize) -> Self {
+        Self { head, told, tally, answers: u32::try_from(answers).unwrap_or(u32::MAX) }
     }
 
-    fn chunk(&self, choices: Vec<ChunkChoice>, usage: Option<UsageDto>) -> ChatChunk {
+    fn chunk(&self, choices: Vec<ChunkChoice>, usage: Option<Option<UsageDto>>) -> ChatChunk {
         ChatChunk {
             id: self.head.id.clone(),
             object: "chat.completion.chunk",
@@ -198,12 +215,13 @@ impl ChatChunks {
             model: self.head.model.clone(),
             system_fingerprint: self.head.fingerprint.clone(),
             choices,
-            usage: self.include_usage.then_some(usage),
+            usage,
         }
     }
 
-    fn delta(&self, delta: Delta) -> ChatChunk {
-        self.chunk(vec![ChunkChoice { index: 0, delta, logprobs: None, finish_reason: None }], None)
+    fn delta(&self, index: u32, delta: Delta, logprobs: Option<ChatLogprobs>) -> ChatChunk {
+        let choice = ChunkChoice { index, delta, logprobs, finish_reason: None };
+        self.chunk(vec![choice], self.tally.of_chunk(self.told))
     }
 }
 
@@ -211,33 +229,36 @@ impl Raise for ChatChunks {
     type Chunk = ChatChunk;
 
     fn opening(&mut self) -> Vec<ChatChunk> {
-        vec![self.delta(Delta { role: Some("assistant"), content: Some(String::new()), ..Delta::default() })]
+        let role = || Delta { role: Some("assistant"), content: Some(String::new()), ..Delta::default() };
+        (0..self.answers).map(|index| self.delta(index, role(), None)).collect()
     }
 
-    fn event(&mut self, _: u32, event: Event) -> Result<Vec<ChatChunk>, GenerateError> {
-        let delta = match event {
+    fn event(&mut self, choice: u32, event: Event) -> Result<Vec<ChatChunk>, GenerateError> {
+        self.tally.note(choice, &event);
+        let (delta, logprobs) = match event {
             Event::Started { .. } => return Ok(Vec::new()),
-            Event::Text { channel: Channel::Content, text, .. } => Delta { content: Some(text), ..Delta::default() },
+            Event::Text { channel: Channel::Content, text, logprobs, .. } => {
+                (Delta { content: Some(text), ..Delta::default() }, ChatLogprobs::of(logprobs))
+            }
             Event::Text { channel: Channel::Reasoning, text, .. } => {
-                Delta { reasoning_content: Some(text.clone()), reasoning: Some(text), ..Delta::default() }
+                (Delta { reasoning_content: Some(text.clone()), reasoning: Some(text), ..Delta::default() }, None)
             }
             Event::ToolCall { delta: ToolCallDelta { index, id, name, arguments }, .. } => {
                 let kind = id.is_some().then_some("function");
                 let call = CallDelta { index, id, kind, function: FunctionDelta { name, arguments } };
-                Delta { tool_calls: Some([call]), ..Delta::default() }
+                (Delta { tool_calls: Some([call]), ..Delta::default() }, None)
             }
-            Event::Finished { reason, usage, .. } => {
-                self.usage = usage;
+            Event::Finished { reason, .. } => {
                 let finish_reason = Some(word(reason));
-                let last = ChunkChoice { index: 0, delta: Delta::default(), logprobs: None, finish_reason };
-                return Ok(vec![self.chunk(vec![last], None)]);
+                let last = ChunkChoice { index: choice, delta: Delta::default(), logprobs: None, finish_reason };
+                return Ok(vec![self.chunk(vec![last], self.tally.of_chunk(self.told))]);
             }
             Event::Failed(error) => return Err(error),
         };
-        Ok(vec![self.delta(delta)])
+        Ok(vec![self.delta(choice, delta, logprobs)])
     }
 
     fn closing(&mut self) -> Option<ChatChunk> {
-        self.include_usage.then(|| self.chunk(Vec::new(), Some(self.usage.into())))
+        (self.told != UsageTold::Never).then(|| self.chunk(Vec::new(), Some(Some(self.tally.usage()))))
     }
 }

@@ -1,11 +1,16 @@
 //! A legacy completion's answer, whole and in chunks (which look alike); must not know the request.
 
+use std::collections::BTreeMap;
+
 use mesh_proto::{Event, FinishReason, GenerateError, Usage};
 use serde::Serialize;
 
 use super::{
-    super::{Head, stream::Raise},
-    UsageDto, sum, word,
+    super::{Head, gather::Fold, stream::Raise},
+    Tally, UsageTold,
+    logprobs::{LegacyLogprobs, Offset},
+    usage::UsageDto,
+    word,
 };
 
 /// `text_completion`.
@@ -26,7 +31,7 @@ pub(in super::super) struct Completion {
 struct Choice {
     index: u32,
     text: String,
-    logprobs: Option<()>,
+    logprobs: Option<LegacyLogprobs>,
     finish_reason: Option<&'static str>,
 }
 
@@ -47,53 +52,70 @@ fn reason_word(reason: FinishReason) -> &'static str {
     word(if reason == FinishReason::ToolCalls { FinishReason::Stop } else { reason })
 }
 
-/// Gathers one prompt's events.
+/// Gathers one answer's events.
 #[derive(Debug, Default)]
 pub(in super::super) struct CompletionFold {
     text: String,
+    logprobs: LegacyLogprobs,
+    offset: Offset,
     end: Option<(FinishReason, Usage)>,
 }
 
-impl CompletionFold {
-    /// Takes the next event; the error of `Failed` is handed back.
-    pub(in super::super) fn add(&mut self, event: Event) -> Result<(), GenerateError> {
+impl Fold for CompletionFold {
+    fn add(&mut self, event: Event) -> Result<(), GenerateError> {
         match event {
             Event::Started { .. } | Event::ToolCall { .. } => {}
-            Event::Text { text, .. } => self.text.push_str(&text),
+            Event::Text { text, logprobs, .. } => {
+                self.text.push_str(&text);
+                self.logprobs.add(&mut self.offset, logprobs);
+            }
             Event::Finished { reason, usage, .. } => self.end = Some((reason, usage)),
             Event::Failed(error) => return Err(error),
         }
         Ok(())
     }
+}
 
-    /// The answer, when all events of all prompts are in.
-    pub(in super::super) fn finish(all: Vec<Self>, head: &Head) -> Completion {
-        let mut usage = Usage::default();
+impl CompletionFold {
+    /// The whole response, when all events of all answers are in. `echoes`: what each begins with, if anything.
+    pub(in super::super) fn finish(
+        all: Vec<Self>,
+        head: &Head,
+        mut tally: Tally,
+        echoes: Vec<String>,
+        logprobs: bool,
+    ) -> Completion {
+        let mut echoes = echoes.into_iter();
         let choices = (0..).zip(all).map(|(index, one)| {
-            let (reason, spent) = one.end.unwrap_or((FinishReason::Length, Usage::default()));
-            usage = sum(usage, spent);
-            Choice { index, text: one.text, logprobs: None, finish_reason: Some(reason_word(reason)) }
+            let (reason, usage) = one.end.unwrap_or((FinishReason::Length, Usage::default()));
+            tally.finished(index, usage);
+            let text = echoes.next().unwrap_or_default() + &one.text;
+            let logprobs = logprobs.then_some(one.logprobs);
+            Choice { index, text, logprobs, finish_reason: Some(reason_word(reason)) }
         });
         let choices = choices.collect();
-        completion(head, choices, Some(Some(usage.into())))
+        completion(head, choices, Some(Some(tally.usage())))
     }
 }
 
-/// Raises the events of one or several prompts to chunks.
+/// Raises the events of one or several answers to chunks.
 #[derive(Debug)]
 pub(in super::super) struct CompletionChunks {
     head: Head,
-    include_usage: bool,
-    usage: Usage,
+    told: UsageTold,
+    tally: Tally,
+    /// What each answer begins with, if anything.
+    echoes: Vec<String>,
+    offsets: BTreeMap<u32, Offset>,
 }
 
 impl CompletionChunks {
-    pub(in super::super) fn new(head: Head, include_usage: bool) -> Self {
-        Self { head, include_usage, usage: Usage::default() }
+    pub(in super::super) fn new(head: Head, told: UsageTold, tally: Tally, echoes: Vec<String>) -> Self {
+        Self { head, told, tally, echoes, offsets: BTreeMap::new() }
     }
 
-    fn chunk(&self, choice: Choice) -> Vec<Completion> {
-        vec![completion(&self.head, vec![choice], self.include_usage.then_some(None))]
+    fn chunk(&self, choice: Choice) -> Completion {
+        completion(&self.head, vec![choice], self.tally.of_chunk(self.told))
     }
 }
 
@@ -101,23 +123,28 @@ impl Raise for CompletionChunks {
     type Chunk = Completion;
 
     fn opening(&mut self) -> Vec<Completion> {
-        Vec::new()
+        let echoes = (0..).zip(std::mem::take(&mut self.echoes));
+        echoes.map(|(index, text)| self.chunk(Choice { index, text, logprobs: None, finish_reason: None })).collect()
     }
 
     fn event(&mut self, index: u32, event: Event) -> Result<Vec<Completion>, GenerateError> {
-        match event {
-            Event::Started { .. } | Event::ToolCall { .. } => Ok(Vec::new()),
-            Event::Text { text, .. } => Ok(self.chunk(Choice { index, text, logprobs: None, finish_reason: None })),
-            Event::Finished { reason, usage, .. } => {
-                self.usage = sum(self.usage, usage);
-                let finish_reason = Some(reason_word(reason));
-                Ok(self.chunk(Choice { index, text: String::new(), logprobs: None, finish_reason }))
+        self.tally.note(index, &event);
+        let choice = match event {
+            Event::Started { .. } | Event::ToolCall { .. } => return Ok(Vec::new()),
+            Event::Text { text, logprobs, .. } => {
+                let logprobs = LegacyLogprobs::of(self.offsets.entry(index).or_default(), logprobs);
+                Choice { index, text, logprobs, finish_reason: None }
             }
-            Event::Failed(error) => Err(error),
-        }
+            Event::Finished { reason, .. } => {
+                Choice { index, text: String::new(), logprobs: None, finish_reason: Some(reason_word(reason)) }
+            }
+            Event::Failed(error) => return Err(error),
+        };
+        Ok(vec![self.chunk(choice)])
     }
 
     fn closing(&mut self) -> Option<Completion> {
-        self.include_usage.then(|| completion(&self.head, Vec::new(), Some(Some(self.usage.into()))))
+        let usage = || completion(&self.head, Vec::new(), Some(Some(self.tally.usage())));
+        (self.told != UsageTold::Never).then(usage)
     }
 }

@@ -1,0 +1,52 @@
+//! Several answers of one request, begun and read together; must not know what they look like to a client.
+
+use axum::http::HeaderMap;
+use futures_util::future::try_join_all;
+use mesh_proto::{Event, GenerateError, GenerateRequest};
+
+use super::raise::Tally;
+use crate::{
+    api::answer::Answer,
+    router::{Router, Target},
+};
+
+/// Gathers one answer's events.
+pub(super) trait Fold: Default + Send {
+    /// Takes the next event; the error of `Failed` is handed back.
+    fn add(&mut self, event: Event) -> Result<(), GenerateError>;
+}
+
+/// Begins them all at the same time. One refusal refuses all; the others are dropped, and so cancelled.
+pub(super) async fn begin(
+    router: &Router,
+    target: &Target,
+    requests: Vec<GenerateRequest>,
+    session: Option<&str>,
+) -> Result<Vec<Answer>, GenerateError> {
+    try_join_all(requests.into_iter().map(|request| Answer::begin(router, target, request, session))).await
+}
+
+/// What they cost so far: their prompts.
+pub(super) fn tally(answers: &[Answer], choices: u32) -> Tally {
+    let prompts = answers.iter().step_by(choices.max(1) as usize).map(Answer::prompt_tokens);
+    Tally::new(choices, prompts.fold(0, u32::saturating_add))
+}
+
+/// Who works on the first of them.
+pub(super) fn origin(answers: &[Answer]) -> HeaderMap {
+    answers.first().map(Answer::origin).unwrap_or_default()
+}
+
+/// Reads them all to their ends.
+pub(super) async fn fold<F: Fold>(answers: Vec<Answer>) -> Result<(Vec<F>, HeaderMap), GenerateError> {
+    let read = |mut answer: Answer| async move {
+        let mut fold = F::default();
+        while let Some(event) = answer.next().await {
+            fold.add(event)?;
+        }
+        Ok::<_, GenerateError>((fold, answer.origin()))
+    };
+    let (folds, origins): (Vec<F>, Vec<HeaderMap>) =
+        try_join_all(answers.into_iter().map(read)).await?.into_iter().unzip();
+    Ok((folds, origins.into_iter().next().unwrap_or_default()))
+}
