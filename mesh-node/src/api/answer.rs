@@ -66,6 +66,11 @@ impl Answer {
         headers
     }
 
+    /// Tokens of the prompt.
+    pub(super) fn prompt_tokens(&self) -> u32 {
+        self.record.usage.prompt_tokens
+    }
+
     async fn accepted(
         mut generation: Generation,
         record: &mut Record,

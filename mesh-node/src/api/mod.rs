@@ -1,12 +1,17 @@
 //! The HTTP surface: routes and the layers around them; must not know any endpoint's JSON.
 
 mod answer;
+mod anthropic;
 mod auth;
 mod body;
 mod error;
+mod fields;
+mod named;
 mod observe;
 pub mod openai;
 mod sse;
+mod thought;
+mod turns;
 
 use std::{any::Any, time::Duration};
 
@@ -39,6 +44,7 @@ pub fn routes(router: Router, keys: Keys) -> axum::Router {
         .route("/v1/models/{*id}", get(openai::models::show))
         .route("/v1/chat/completions", post(openai::chat::serve))
         .route("/v1/completions", post(openai::completions::serve))
+        .merge(anthropic::routes())
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .with_state(router)
@@ -46,6 +52,7 @@ pub fn routes(router: Router, keys: Keys) -> axum::Router {
         // browser's preflight, which carries no key, ends before the keys are asked for.
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn_with_state(keys, auth::check))
+        .layer(middleware::from_fn(anthropic::dress))
         .layer(cors())
         .layer(middleware::from_fn(observe::observe))
 }
@@ -57,7 +64,7 @@ fn cors() -> CorsLayer {
         .allow_methods([Method::GET, Method::POST, Method::HEAD, Method::OPTIONS])
         // Mirrored, not `*`: a star does not cover `authorization`.
         .allow_headers(AllowHeaders::mirror_request())
-        .expose_headers([observe::REQUEST_ID, answer::NODE, answer::ROUTE, header::RETRY_AFTER])
+        .expose_headers([observe::REQUEST_ID, anthropic::REQUEST_ID, answer::NODE, answer::ROUTE, header::RETRY_AFTER])
         .max_age(Duration::from_secs(86_400))
 }
 
@@ -65,7 +72,7 @@ async fn hello() -> Json<serde_json::Value> {
     Json(json!({
         "name": "mesh-llm",
         "version": env!("CARGO_PKG_VERSION"),
-        "endpoints": ["/v1/models", "/v1/chat/completions", "/v1/completions", "/health"],
+        "endpoints": ["/v1/models", "/v1/chat/completions", "/v1/completions", "/v1/messages", "/health"],
     }))
 }
 

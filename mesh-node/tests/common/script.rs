@@ -73,7 +73,7 @@ impl Engine for ScriptEngine {
                 let user = chat.messages.iter().rfind(|m| m.role == Role::User);
                 let words = user.and_then(|m| m.content.clone()).unwrap_or_default();
                 let answered = chat.messages.last().is_some_and(|m| m.role == Role::Tool);
-                (words, !chat.tools.is_empty() && request.tool_choice == ToolChoice::Auto && !answered)
+                (words, !chat.tools.is_empty() && request.tool_choice != ToolChoice::None && !answered)
             }
             Prompt::Text(text) => (text.clone(), false),
             Prompt::Tokens(_) => (String::new(), false),
@@ -143,7 +143,9 @@ impl Speaker {
         }
         let cities: &[&str] = match (asks_tool, words.contains("#TOOL"), words.contains("#PARALLEL")) {
             (true, true, _) => &["Paris"],
-            (true, _, true) => &["Paris", "Tokyo"],
+            (true, _, true) if self.request.parallel_tool_calls => &["Paris", "Tokyo"],
+            (true, _, true) => &["Paris"],
+            (true, ..) if self.request.tool_choice != ToolChoice::Auto => &["Paris"],
             _ => &[],
         };
         for (index, city) in (0..).zip(cities) {
@@ -183,10 +185,12 @@ impl Speaker {
             held.push_str(if forced { "x" } else { pieces[pick % pieces.len()] });
             self.count();
             let stops = &self.request.stop;
-            if let Some(at) = stops.iter().filter_map(|stop| held.find(stop)).min() {
+            let met = stops.iter().filter_map(|stop| Some((held.find(stop)?, stop.clone()))).min();
+            if let Some((at, stop)) = met {
                 held.truncate(at);
                 self.flush(&mut held).await?;
-                return self.finish(FinishReason::Stop).await;
+                let (reason, usage) = (FinishReason::Stop, self.usage);
+                return self.send(Event::Finished { reason, stop: Some(stop), usage }).await;
             }
             let keeps =
                 |n: &usize| stops.iter().any(|stop| stop.as_bytes().starts_with(&held.as_bytes()[held.len() - n..]));

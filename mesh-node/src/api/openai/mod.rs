@@ -5,10 +5,10 @@ pub mod completions;
 mod lower;
 mod message;
 pub mod models;
-mod parse;
+pub(in crate::api) mod parse;
 mod raise;
 mod stream;
-mod wire;
+pub(in crate::api) mod wire;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

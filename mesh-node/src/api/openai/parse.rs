@@ -7,7 +7,7 @@ use super::wire::Object;
 use crate::api::ApiError;
 
 /// Reads a JSON object.
-pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+pub(in crate::api) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     if bytes.trim_ascii().is_empty() {
         return Err(ApiError::malformed("the body is empty; it must be a JSON object"));
     }
@@ -21,7 +21,7 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
 }
 
 /// Reads a value at `path` of a body that was read before.
-pub(super) fn parse_at<T: DeserializeOwned>(path: &str, json: &str) -> Result<T, ApiError> {
+pub(in crate::api) fn parse_at<T: DeserializeOwned>(path: &str, json: &str) -> Result<T, ApiError> {
     let mut json = serde_json::Deserializer::from_str(json);
     let Object(value) = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let inner = error.path().to_string();

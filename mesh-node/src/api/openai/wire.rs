@@ -9,7 +9,7 @@ use serde::{
 
 /// A JSON object read as `T`. Derived structs would take an array of their fields as well.
 #[derive(Clone, Debug)]
-pub(super) struct Object<T>(pub(super) T);
+pub(in crate::api) struct Object<T>(pub(in crate::api) T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -29,7 +29,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
 
 /// A whole number; `3.0` and `"3"` are none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Whole(pub(super) i128);
+pub(in crate::api) struct Whole(pub(in crate::api) i128);
 
 impl<'de> Deserialize<'de> for Whole {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -52,7 +52,7 @@ impl<'de> Deserialize<'de> for Whole {
 
 /// A number.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Number(pub(super) f64);
+pub(in crate::api) struct Number(pub(in crate::api) f64);
 
 impl<'de> Deserialize<'de> for Number {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
