@@ -9,6 +9,7 @@ mod fields;
 mod named;
 mod observe;
 pub mod openai;
+mod responses;
 mod sse;
 mod thought;
 mod turns;
@@ -45,6 +46,7 @@ pub fn routes(router: Router, keys: Keys) -> axum::Router {
         .route("/v1/chat/completions", post(openai::chat::serve))
         .route("/v1/completions", post(openai::completions::serve))
         .merge(anthropic::routes())
+        .merge(responses::routes())
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .with_state(router)
@@ -61,7 +63,7 @@ pub fn routes(router: Router, keys: Keys) -> axum::Router {
 fn cors() -> CorsLayer {
     CorsLayer::new()
         .allow_origin(AnyOrigin)
-        .allow_methods([Method::GET, Method::POST, Method::HEAD, Method::OPTIONS])
+        .allow_methods([Method::GET, Method::POST, Method::DELETE, Method::HEAD, Method::OPTIONS])
         // Mirrored, not `*`: a star does not cover `authorization`.
         .allow_headers(AllowHeaders::mirror_request())
         .expose_headers([observe::REQUEST_ID, anthropic::REQUEST_ID, answer::NODE, answer::ROUTE, header::RETRY_AFTER])
@@ -72,7 +74,7 @@ async fn hello() -> Json<serde_json::Value> {
     Json(json!({
         "name": "mesh-llm",
         "version": env!("CARGO_PKG_VERSION"),
-        "endpoints": ["/v1/models", "/v1/chat/completions", "/v1/completions", "/v1/messages", "/health"],
+        "endpoints": ["/v1/models", "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/health"],
     }))
 }
 
