@@ -217,7 +217,7 @@ impl Engine for LocalEngine {
     }
 
     fn text_model(&self) -> Option<&Arc<TextModel>> {
-        Some(&self.text)
+        Some(self.text())
     }
 
     fn load(&self) -> EngineLoad {

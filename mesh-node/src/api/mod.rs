@@ -1,15 +1,21 @@
 //! The HTTP surface: routes and the layers around them; must not know any endpoint's JSON.
 
 mod answer;
+mod anthropic;
 mod auth;
 mod body;
 mod door;
 mod error;
+mod fields;
+mod named;
 mod observe;
 pub mod openai;
 mod openapi;
+mod responses;
 mod sse;
+mod thought;
 mod tokens;
+mod turns;
 mod watch;
 
 use std::{any::Any, time::Duration};
@@ -39,7 +45,7 @@ type Route = (&'static str, &'static [&'static str], MethodRouter<Router>);
 
 /// Every route. What stands here stands in `/openapi.json` too; a test compares them.
 fn table() -> Vec<Route> {
-    vec![
+    let own: Vec<Route> = vec![
         ("/", &["GET"], get(hello)),
         ("/health", &["GET"], get(watch::health)),
         ("/ready", &["GET"], get(watch::ready)),
@@ -51,7 +57,8 @@ fn table() -> Vec<Route> {
         ("/v1/completions", &["POST"], post(openai::completions::serve)),
         ("/tokenize", &["POST"], post(tokens::tokenize)),
         ("/detokenize", &["POST"], post(tokens::detokenize)),
-    ]
+    ];
+    own.into_iter().chain(anthropic::table()).chain(responses::table()).collect()
 }
 
 /// The routes of this node, behind their door.
@@ -68,6 +75,7 @@ pub fn routes(router: Router, door: impl Into<Door>) -> axum::Router {
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn_with_state(door.keys, auth::check))
         .layer(middleware::from_fn_with_state(guard, door::check))
+        .layer(middleware::from_fn(anthropic::dress))
         .layer(cors())
         .layer(middleware::from_fn_with_state(router, observe::observe))
 }
@@ -76,10 +84,10 @@ pub fn routes(router: Router, door: impl Into<Door>) -> axum::Router {
 fn cors() -> CorsLayer {
     CorsLayer::new()
         .allow_origin(AnyOrigin)
-        .allow_methods([Method::GET, Method::POST, Method::HEAD, Method::OPTIONS])
+        .allow_methods([Method::GET, Method::POST, Method::DELETE, Method::HEAD, Method::OPTIONS])
         // Mirrored, not `*`: a star does not cover `authorization`.
         .allow_headers(AllowHeaders::mirror_request())
-        .expose_headers([observe::REQUEST_ID, answer::NODE, answer::ROUTE, header::RETRY_AFTER])
+        .expose_headers([observe::REQUEST_ID, anthropic::REQUEST_ID, answer::NODE, answer::ROUTE, header::RETRY_AFTER])
         .max_age(Duration::from_secs(86_400))
 }
 

@@ -21,6 +21,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 pub(super) enum Frame {
     /// A chunk, JSON text in one line.
     Data(String),
+    /// A chunk under a name of its own, JSON text in one line.
+    Named(&'static str, String),
     /// It ends here, and not as it should.
     Error(ApiError),
     /// It ends here, as it should.
@@ -31,6 +33,7 @@ impl Frame {
     fn to_bytes(&self) -> Bytes {
         match self {
             Self::Data(json) => format!("data: {json}\n\n").into(),
+            Self::Named(name, json) => format!("event: {name}\ndata: {json}\n\n").into(),
             Self::Error(error) => format!("data: {}\n\n", error.to_json()).into(),
             Self::Done => Bytes::from_static(b"data: [DONE]\n\n"),
         }
@@ -39,7 +42,16 @@ impl Frame {
 
 /// A response that sends the frames as they come. Dropped (the client is gone), it drops them.
 pub(super) fn respond(frames: impl Stream<Item = Frame> + Send + 'static) -> Response {
-    let body = Body::from_stream(keep_alive(frames, KEEP_ALIVE).map(Ok::<_, Infallible>));
+    respond_filling(frames, KEEP_ALIVE, b": keep-alive\n\n")
+}
+
+/// As [`respond`]; after so much silence `filler` is sent.
+pub(super) fn respond_filling(
+    frames: impl Stream<Item = Frame> + Send + 'static,
+    silence: Duration,
+    filler: &'static [u8],
+) -> Response {
+    let body = Body::from_stream(keep_alive(frames, silence, filler).map(Ok::<_, Infallible>));
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8")),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
@@ -49,11 +61,15 @@ pub(super) fn respond(frames: impl Stream<Item = Frame> + Send + 'static) -> Res
     (headers, body).into_response()
 }
 
-fn keep_alive(frames: impl Stream<Item = Frame> + Send + 'static, silence: Duration) -> impl Stream<Item = Bytes> {
+fn keep_alive(
+    frames: impl Stream<Item = Frame> + Send + 'static,
+    silence: Duration,
+    filler: &'static [u8],
+) -> impl Stream<Item = Bytes> {
     stream::unfold(Box::pin(frames), move |mut frames| async move {
         let bytes = match timeout(silence, frames.next()).await {
             Ok(frame) => frame?.to_bytes(),
-            Err(_) => Bytes::from_static(b": keep-alive\n\n"),
+            Err(_) => Bytes::from_static(filler),
         };
         Some((bytes, frames))
     })
@@ -69,6 +85,7 @@ mod tests {
     fn each_frame_is_one_event() {
         let text = |frame: Frame| String::from_utf8(frame.to_bytes().to_vec()).unwrap();
         assert_eq!(text(Frame::Data("{\"a\":\"x\\ny\"}".into())), "data: {\"a\":\"x\\ny\"}\n\n");
+        assert_eq!(text(Frame::Named("ping", "{}".into())), "event: ping\ndata: {}\n\n");
         assert_eq!(text(Frame::Done), "data: [DONE]\n\n");
         let error = text(Frame::Error(GenerateError::Engine("line\nbreak".into()).into()));
         assert!(error.starts_with("data: {\"error\":{") && error.ends_with("}\n\n"));
@@ -81,7 +98,7 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(40)).await;
             Frame::Done
         });
-        let sent: Vec<Bytes> = keep_alive(frames, KEEP_ALIVE).collect().await;
+        let sent: Vec<Bytes> = keep_alive(frames, KEEP_ALIVE, b": keep-alive\n\n").collect().await;
         assert_eq!(sent, [": keep-alive\n\n", ": keep-alive\n\n", "data: [DONE]\n\n"]);
     }
 }

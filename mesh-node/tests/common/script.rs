@@ -212,10 +212,12 @@ impl Speaker {
             held.push_str(piece);
             self.count(piece);
             let stops = &self.request.stop;
-            if let Some(at) = stops.iter().filter_map(|stop| held.find(stop)).min() {
+            let met = stops.iter().filter_map(|stop| Some((held.find(stop)?, stop.clone()))).min();
+            if let Some((at, stop)) = met {
                 held.truncate(at);
                 self.flush(&mut held).await?;
-                return self.finish(FinishReason::Stop).await;
+                let (reason, usage) = (FinishReason::Stop, self.usage);
+                return self.send(Event::Finished { reason, stop: Some(stop), usage }).await;
             }
             let keeps =
                 |n: &usize| stops.iter().any(|stop| stop.as_bytes().starts_with(&held.as_bytes()[held.len() - n..]));
