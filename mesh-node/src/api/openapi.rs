@@ -25,7 +25,7 @@ mod tests {
     use serde::de::DeserializeOwned;
 
     use super::*;
-    use crate::api::{openai, table};
+    use crate::api::{anthropic, openai, responses, table};
 
     /// Of each path, its methods in capitals.
     type Paths = BTreeMap<String, BTreeSet<String>>;
@@ -56,6 +56,8 @@ mod tests {
         for (name, fields) in [
             ("ChatCompletionRequest", fields::<openai::chat::ChatRequest>()),
             ("CompletionRequest", fields::<openai::completions::CompletionRequest>()),
+            ("MessagesRequest", fields::<anthropic::messages::MessagesRequest>()),
+            ("ResponsesRequest", fields::<responses::create::CreateRequest>()),
             ("TokenizeRequest", fields::<crate::api::tokens::TokenizeRequest>()),
             ("DetokenizeRequest", fields::<crate::api::tokens::DetokenizeRequest>()),
         ] {

@@ -42,7 +42,7 @@ const PING: &[u8] = b"event: ping\ndata: {\"type\":\"ping\"}\n\n";
 /// a 400.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct MessagesRequest {
+pub(in crate::api) struct MessagesRequest {
     pub(super) model: String,
     pub(super) messages: Vec<Object<MessageDto>>,
     pub(super) max_tokens: Option<Whole>,

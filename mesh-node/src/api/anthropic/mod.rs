@@ -4,7 +4,7 @@ mod block;
 mod count;
 mod error;
 mod lower;
-mod messages;
+pub(super) mod messages;
 mod raise;
 
 use axum::routing::post;

@@ -37,7 +37,7 @@ use crate::{
 /// for nothing, and those that change nothing for the caller. Any other is a 400.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct CreateRequest {
+pub(in crate::api) struct CreateRequest {
     pub(super) model: String,
     pub(super) input: Option<Input>,
     pub(super) instructions: Option<String>,

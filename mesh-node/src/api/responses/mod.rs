@@ -1,6 +1,6 @@
 //! OpenAI's Responses API, in and out; must not know how a model answers.
 
-mod create;
+pub(super) mod create;
 mod item;
 mod kept;
 mod lower;
