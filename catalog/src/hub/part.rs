@@ -321,7 +321,9 @@ fn note(path: &Path) -> PathBuf {
 
 /// Only strong validators say that bytes are the same. (RFC 9110, 8.8.1)
 pub(crate) fn is_strong(text: &str) -> bool {
-    text.len() <= VALIDATOR_BYTES && text.starts_with('"') && text.bytes().all(|byte| (0x21..0x7f).contains(&byte))
+    // One that was written while the disk filled lacks its end.
+    let quoted = text.len() >= 2 && text.starts_with('"') && text.ends_with('"');
+    quoted && text.len() <= VALIDATOR_BYTES && text.bytes().all(|byte| (0x21..0x7f).contains(&byte))
 }
 
 /// The checksum by which a blob is called: SHA-256 of large files, git's SHA-1 (with its header) of small ones.

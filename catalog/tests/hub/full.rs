@@ -61,7 +61,7 @@ fn scarce(file: &File, bytes: &[u8], at: u64) -> io::Result<usize> {
 #[tokio::test]
 async fn what_came_is_kept_and_gone_on_with_once_there_is_space() {
     for (bench, slack) in [(Bench::of(large()), 100), (Bench::of(large()).spread(), (2 << 20) + 1000)] {
-        let bench = bench.with(|tuning| (tuning.free, tuning.write, tuning.connections) = (plenty, scarce, 2));
+        let mut bench = bench.with(|tuning| (tuning.free, tuning.write, tuning.connections) = (plenty, scarce, 2));
         let hub = bench.hub();
         for room in [7_u64 << 20, 0, 1 << 20] {
             let before = bench.arrived();
@@ -74,9 +74,9 @@ async fn what_came_is_kept_and_gone_on_with_once_there_is_space() {
             assert!(bench.arrived() >= before + room.saturating_sub(slack), "{before} {}", bench.arrived());
         }
         let here = bench.arrived();
-        bench.server.clear_log();
+        bench.renew(large());
         ROOM.store(u64::MAX, Ordering::SeqCst);
-        is_right(&fetch(&hub).await.unwrap());
+        is_right(&fetch(&bench.hub()).await.unwrap());
         assert_eq!(bench.server.bytes_sent(FILE), SIZE - here, "only the rest");
         assert!(bench.blob_names().iter().all(|name| !name.contains('.')), "{:?}", bench.blob_names());
     }
@@ -111,7 +111,7 @@ impl Drop for Mounted {
 async fn a_real_disk_that_fills_is_gone_on_with_too() {
     for bench in [Bench::of(large()), Bench::of(large()).spread()] {
         let Some(disk) = Mounted::tmpfs(5 << 20) else { return };
-        let bench = bench.with(|tuning| tuning.free = plenty);
+        let mut bench = bench.with(|tuning| tuning.free = plenty);
         let hub = Hub::new(bench.config_at(disk.0.path())).unwrap();
         let error = fetch(&hub).await.unwrap_err();
         let HubError::Full { missing, .. } = &error else { panic!("{error}") };
@@ -119,8 +119,9 @@ async fn a_real_disk_that_fills_is_gone_on_with_too() {
         let (missing, said) = (*missing, line(error));
         assert!(said.contains("No space left") && said.contains(disk.0.path().to_str().unwrap()), "{said}");
         nothing_half(disk.0.path());
-        bench.server.clear_log();
+        bench.renew(large());
         disk.grow(64 << 20);
+        let hub = Hub::new(bench.config_at(disk.0.path())).unwrap();
         is_right(&fetch(&hub).await.unwrap());
         assert_eq!(bench.server.bytes_sent(FILE), missing, "only the rest");
     }

@@ -43,14 +43,13 @@ fn journal(bench: &Bench) -> std::path::PathBuf {
 }
 
 /// Ends with so many of its ranges here, one of them hanging.
-async fn broken_off(bench: &Bench) {
+async fn broken_off(bench: &mut Bench) {
     bench.server.rule(Rule::new(FILE, Fault::Cut(300_000)).range(format!("bytes={}-", 5 * MIB)));
     bench.server.rule(Rule::new(FILE, Fault::Cut(0)).range(format!("bytes={}-", 5 * MIB + 300_000)));
     let said = line(bench.get().await.unwrap_err());
     assert!(said.contains(FILE) && said.contains("tried 5 times"), "{said}");
     assert!(bench.is_clean());
-    bench.server.clear_rules();
-    bench.server.clear_log();
+    bench.renew(large());
 }
 
 #[tokio::test]
@@ -85,8 +84,8 @@ async fn one_connection_is_enough() {
 
 #[tokio::test]
 async fn a_range_that_is_always_cut_ends_it_and_the_others_stay() {
-    let bench = bench();
-    broken_off(&bench).await;
+    let mut bench = bench();
+    broken_off(&mut bench).await;
     let here = journaled(&journal(&bench));
     let total: u64 = here.iter().map(|piece| piece.end - piece.start).sum();
     assert!(here.contains(&(5 * MIB..5 * MIB + 300_000)), "what came of it, too: {here:?}");
@@ -160,8 +159,8 @@ async fn a_file_that_changes_midway_is_begun_anew() {
 
 #[tokio::test]
 async fn a_part_of_another_name_is_not_gone_on_with() {
-    let bench = bench();
-    broken_off(&bench).await;
+    let mut bench = bench();
+    broken_off(&mut bench).await;
     let note = bench.blob_names().into_iter().find(|name| name.ends_with(".etag")).unwrap();
     fs::write(bench.blobs().join(note), "\"another\"").unwrap();
     let bench = survives(bench).await;
@@ -202,8 +201,8 @@ async fn a_corrupted_byte_is_noticed_and_all_of_it_comes_once_more() {
 
 #[tokio::test]
 async fn what_changed_on_disk_since_is_fetched_again_and_nothing_else() {
-    let bench = bench();
-    broken_off(&bench).await;
+    let mut bench = bench();
+    broken_off(&mut bench).await;
     let journal = journal(&bench);
     let told = fs::read_to_string(&journal).unwrap();
     let pieces = journaled(&journal);
@@ -227,8 +226,8 @@ async fn what_changed_on_disk_since_is_fetched_again_and_nothing_else() {
 
 #[tokio::test]
 async fn pieces_without_a_journal_are_nothing() {
-    let bench = bench();
-    broken_off(&bench).await;
+    let mut bench = bench();
+    broken_off(&mut bench).await;
     fs::remove_file(journal(&bench)).unwrap();
     let bench = survives(bench).await;
     assert_eq!(bench.server.bytes_sent(FILE), SIZE);
@@ -236,12 +235,12 @@ async fn pieces_without_a_journal_are_nothing() {
 
 #[tokio::test]
 async fn what_another_tool_has_begun_is_gone_on_with() {
-    let bench = bench();
+    let mut bench = bench();
     let sha = Content::generated(1, SIZE).sha256().unwrap();
     fs::create_dir_all(bench.blobs()).unwrap();
     let (part, here) = (bench.blobs().join(format!("{sha}.incomplete")), 3 * MIB + 1234);
     fs::write(&part, &generated(1, SIZE)[..here as usize]).unwrap();
-    broken_off(&bench).await;
+    broken_off(&mut bench).await;
     assert!(!part.exists(), "its length would lie by now");
     let total = bench.arrived();
     assert!(total >= here, "{total}");
@@ -276,7 +275,7 @@ async fn links_that_were_planted_are_refused() {
 
 #[tokio::test]
 async fn a_dropped_download_loses_nothing_that_was_written() {
-    let bench = bench();
+    let mut bench = bench();
     bench.server.rule(Rule::new(FILE, Fault::Stall(200_000)));
     let enough = async {
         while bench.server.bytes_sent(FILE) < 1 || bench.progress.lock().unwrap().iter().all(|one| one.done < 200_000) {
@@ -287,8 +286,7 @@ async fn a_dropped_download_loses_nothing_that_was_written() {
         _ = bench.get() => panic!("it cannot end"),
         () = enough => {}
     }
-    bench.server.clear_rules();
-    bench.server.clear_log();
+    bench.renew(large());
     let bench = survives(bench).await;
     // The rest of each first bit at least: no piece was complete.
     let sent = bench.server.bytes_sent(FILE);
@@ -297,13 +295,13 @@ async fn a_dropped_download_loses_nothing_that_was_written() {
 
 #[tokio::test]
 async fn an_unfinished_one_is_pruned_and_deleted() {
-    let bench = bench();
-    broken_off(&bench).await;
+    let mut bench = bench();
+    broken_off(&mut bench).await;
     let hub = bench.hub();
     let plan = hub.prune(true).unwrap();
     assert_eq!(hub.prune(false).unwrap(), plan);
     assert!(bench.blob_names().iter().all(|name| !name.contains(".incomplete")), "{:?}", bench.blob_names());
-    broken_off(&bench).await;
+    broken_off(&mut bench).await;
     hub.delete(REPO, None, false).unwrap();
     assert!(hub.installed().is_empty());
 }

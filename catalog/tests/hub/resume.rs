@@ -43,7 +43,7 @@ fn spawn(bench: &Bench) -> std::process::Child {
 
 #[tokio::test]
 async fn after_kill_9_only_the_rest_is_fetched() {
-    let bench = Bench::of(large());
+    let mut bench = Bench::of(large());
     bench.server.rule(Rule::new("safetensors", Fault::Throttle(10_000_000)));
     let mut child = spawn(&bench);
     let begun = Instant::now();
@@ -58,8 +58,7 @@ async fn after_kill_9_only_the_rest_is_fetched() {
     let journals = bench.blob_names().iter().filter(|name| name.ends_with(".journal")).count();
     assert!(journals > 0 && bench.server.most_at_once() > 3, "{journals}: in ranges");
     assert!(!bench.cache().join("models--org--model/snapshots").exists(), "nothing half is shown");
-    bench.server.clear_rules();
-    bench.server.clear_log();
+    bench.renew(large());
     let snapshot = bench.get().await.unwrap();
     assert_eq!(bench.server.content_bytes_sent(), 3 * SHARD + 2 - here, "exactly the rest");
     for number in [1, 2, 3] {
@@ -76,7 +75,7 @@ async fn after_kill_9_only_the_rest_is_fetched() {
 
 #[tokio::test]
 async fn a_dropped_download_goes_on_too() {
-    let bench = Bench::of(small());
+    let mut bench = Bench::of(small());
     bench.server.rule(Rule::new("safetensors", Fault::Throttle(2_000_000)));
     let enough = async {
         while bench.arrived() < 300_000 {
@@ -87,8 +86,7 @@ async fn a_dropped_download_goes_on_too() {
         _ = bench.get() => panic!("it had no time"),
         () = enough => {}
     }
-    bench.server.clear_rules();
-    bench.server.clear_log();
+    bench.renew(small());
     let snapshot = bench.get().await.unwrap();
     assert_eq!(fs::read(snapshot.dir.join("model.safetensors")).unwrap(), generated(1, 3_000_000));
     let sent = bench.server.bytes_sent("model.safetensors");

@@ -44,6 +44,11 @@ impl Bench {
         Self::new(test_hub::Hub::new().repo(repo))
     }
 
+    /// Another hub that has the same, without rules: what was asked of the old one and not answered yet counts there.
+    pub(crate) fn renew(&mut self, repo: Repo) {
+        self.server = test_hub::Hub::new().repo(repo).start().unwrap();
+    }
+
     /// For hubs that fall silent.
     pub(crate) fn impatient(self) -> Self {
         self.with(|tuning| tuning.stall = Duration::from_millis(600))
