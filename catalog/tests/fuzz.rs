@@ -2,7 +2,7 @@
 //!
 //! A second of each runs with the other tests.
 //! `MESH_FUZZ_SECONDS=600 MESH_FUZZ_SEED=1 cargo test --release -p catalog --test fuzz -- --ignored --nocapture gguf`
-#![allow(clippy::unwrap_used, reason = "a test says what it expects in the shortest way")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test says what it expects and saw in the shortest way")]
 
 use std::{
     env,

@@ -123,6 +123,9 @@ impl Part {
     fn compare(&mut self, mut told: Vec<Piece>, good: bool) -> Result<(), HubError> {
         let failed = HubError::io(&self.path);
         let many = told.len();
+        if self.file.metadata().map_err(&failed)?.len() > self.size {
+            self.file.set_len(self.size).map_err(&failed)?;
+        }
         let mut buffer = vec![0; CHUNK];
         let mut right = Vec::new();
         told.sort_by_key(|piece| piece.range.start);

@@ -212,6 +212,7 @@ async fn what_changed_on_disk_since_is_fetched_again_and_nothing_else() {
     let mut bytes = fs::read(&data).unwrap();
     let (damaged, torn) = (pieces[1].clone(), pieces.last().unwrap().clone());
     bytes[damaged.start as usize + 77] ^= 1;
+    bytes.resize(SIZE as usize + 9, 7);
     fs::write(&data, bytes).unwrap();
     let mut lines: Vec<&str> = told.split_inclusive('\n').collect();
     let last = lines.pop().unwrap();

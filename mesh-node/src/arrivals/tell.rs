@@ -8,7 +8,7 @@ use std::{
 
 use bytesize::ByteSize;
 use catalog::hub::{Progress, Stage};
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::cli::{say, screen};
 
@@ -96,10 +96,12 @@ struct Bars {
 impl Bars {
     fn hear(&mut self, name: &str, progress: &Progress) {
         let whole = self.whole.get_or_insert_with(|| {
-            let bar = ProgressBar::no_length().with_style(style(WHOLE)).with_prefix(name.to_owned());
-            let bar = self.screen.add(bar.with_position(progress.all_done));
-            // What was here before is no rate.
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+            bar.set_position(progress.all_done);
+            // What was here before is no rate: it is seen, and then forgotten.
+            bar.tick();
             bar.reset_eta();
+            let bar = self.screen.add(bar.with_style(style(WHOLE)).with_prefix(name.to_owned()));
             bar.enable_steady_tick(TICK);
             bar
         });
@@ -172,7 +174,7 @@ fn words(progress: &Progress, since: Duration, before: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use indicatif::{InMemoryTerm, ProgressDrawTarget};
+    use indicatif::InMemoryTerm;
 
     use super::*;
 
@@ -224,6 +226,7 @@ mod tests {
         assert!(lines[0].contains("model.safetensors") && lines[0].contains("50 %"), "{lines:#?}");
         assert!(lines[1].contains("a/b.json") && lines[1].contains("asking again"), "{lines:#?}");
         assert!(lines[2].starts_with("org/model") && lines[2].contains("512.00 MiB/1.00 GiB"), "{lines:#?}");
+        assert!(lines[2].contains(" 0 B/s"), "what was here is no rate: {lines:#?}");
         teller.hear(&progress(1 << 30, Stage::Done));
         std::thread::sleep(2 * TICK);
         assert!(!term.contents().contains("model.safetensors"), "{}", term.contents());
