@@ -21,6 +21,7 @@ mod identity;
 mod local;
 mod lookup;
 pub mod reference;
+mod split;
 mod weights;
 
 use std::path::{Path, PathBuf};

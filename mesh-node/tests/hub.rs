@@ -8,7 +8,7 @@ mod binary;
 #[path = "common/llama.rs"]
 mod llama;
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, process::Stdio, time::Duration};
 
 use binary::{Home, Node};
 use llama::llama_server;
@@ -141,6 +141,95 @@ async fn a_model_that_comes_is_told_with_progress_and_answers_once_it_is_there()
     assert_eq!(answer["choices"][0]["message"]["content"], "3 + 4 = 7.");
     assert!(told, "progress was told");
     drop(child);
+}
+
+/// Runs a command with standard error on a terminal: what it wrote there, and its exit code. `began` hears its id.
+async fn on_terminal(
+    mut command: tokio::process::Command,
+    kind: &str,
+    began: impl FnOnce(Option<u32>),
+) -> (String, Option<i32>) {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&ours).unwrap();
+    unlockpt(&ours).unwrap();
+    let name = PathBuf::from(ptsname(&ours, Vec::new()).unwrap().into_string().unwrap());
+    let theirs = std::fs::OpenOptions::new().read(true).write(true).open(name).unwrap();
+    let mut child = command.env("TERM", kind).stdout(Stdio::null()).stderr(theirs).spawn().unwrap();
+    began(child.id());
+    // The command holds the other end too.
+    drop(command);
+    let reader = tokio::task::spawn_blocking(move || {
+        let (mut ours, mut said, mut buffer) = (std::fs::File::from(ours), Vec::new(), [0; 4096]);
+        // A terminal that nobody holds any more is an error on Linux, and an end elsewhere.
+        while let Ok(count @ 1..) = std::io::Read::read(&mut ours, &mut buffer) {
+            said.extend_from_slice(&buffer[..count]);
+        }
+        String::from_utf8_lossy(&said).into_owned()
+    });
+    let status = tokio::time::timeout(Duration::from_secs(60), child.wait()).await.unwrap().unwrap();
+    (reader.await.unwrap(), status.code())
+}
+
+#[tokio::test]
+async fn bars_are_drawn_on_a_terminal_and_only_there() {
+    let hub = Hub::new().repo(tiny("org/tiny")).throttle(Some(800_000)).start().unwrap();
+    let (home, other) = (Home::new(), Home::new());
+    let line = "models download org/tiny --mlx";
+    let mut command = home.command(line);
+    command.env("HF_ENDPOINT", hub.url());
+    let (said, code) = on_terminal(command, "xterm", |_| {}).await;
+    assert_eq!(code, Some(0), "{said}");
+    // Bars go up to draw themselves again, and are gone at the end; the line that stays is whole.
+    assert!(said.contains("\u{1b}[") && said.contains('█') && said.contains("model.safetensors"), "{said:?}");
+    let last = said.trim_end().lines().last().unwrap();
+    assert!(last.contains("org/tiny: downloading 100 % of "), "{last:?}");
+    let lines = said.matches("org/tiny: downloading").count();
+    assert_eq!(lines, 1, "{said:?}");
+
+    let mut command = other.command(line);
+    let output = command.env("HF_ENDPOINT", hub.url()).env("TERM", "xterm").output().await.unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && !stderr.contains('\u{1b}') && !stderr.contains('█'), "{stderr:?}");
+    assert!(
+        stderr.lines().count() > 1 && stderr.lines().all(|line| line.starts_with("org/tiny: downloading ")),
+        "{stderr}"
+    );
+    // A terminal that cannot move its cursor gets lines too.
+    let third = Home::new();
+    let mut command = third.command(line);
+    command.env("HF_ENDPOINT", hub.url());
+    let (said, code) = on_terminal(command, "dumb", |_| {}).await;
+    assert!(code == Some(0) && !said.contains('█') && said.contains("org/tiny: downloading "), "{said:?}");
+}
+
+#[tokio::test]
+async fn lines_of_the_log_do_not_tear_bars() {
+    let hub = Hub::new().repo(tiny("org/tiny")).throttle(Some(800_000)).start().unwrap();
+    let home = Home::new();
+    let mut command = home.command("serve --port 0 --no-console --model org/tiny --mlx");
+    command.env("HF_ENDPOINT", hub.url()).env("MESH_LLM_LOG", "info,mesh_node=debug");
+    // It serves until it is told to end.
+    let pid = std::sync::Arc::new(std::sync::Mutex::new(None));
+    let ending = pid.clone();
+    let stop = async move {
+        while hub.bytes_sent("model.safetensors") < 1_200_000 || ending.lock().unwrap().is_none() {
+            sleep(Duration::from_millis(50)).await;
+        }
+        let pid: u32 = ending.lock().unwrap().unwrap();
+        for _ in 0..2 {
+            let pid = pid.to_string();
+            let _ = tokio::process::Command::new("kill").args(["-s", "INT", &pid]).status().await;
+            sleep(Duration::from_millis(500)).await;
+        }
+    };
+    let ((said, _), ()) = tokio::join!(on_terminal(command, "xterm", move |id| *pid.lock().unwrap() = id), stop);
+    assert!(said.contains('█'), "{said:?}");
+    // A line that is not a bar's begins where a line begins.
+    for (at, _) in said.match_indices("mesh-llm: ") {
+        let before = said[..at].trim_end_matches(|letter: char| letter != '\n' && letter != '\r' && letter != 'K');
+        assert_eq!(before.len(), at, "{:?}", &said[at.saturating_sub(200)..at + 20]);
+    }
 }
 
 #[tokio::test]

@@ -29,6 +29,7 @@ use thiserror::Error;
 
 pub use arguments::{KvBits, check as check_arguments};
 pub use engine::GgufEngine;
+pub use plan::{Account, PlanError, account};
 pub use server::{BridgeError, find as find_llama_server, guard_main};
 
 /// The child's handle, for this crate's own tests.

@@ -10,6 +10,7 @@
 //! A projector's and a draft model's bytes are none of these: the caller takes them off the memory first.
 
 mod shape;
+mod terms;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,7 @@ use thiserror::Error;
 pub(crate) use crate::arguments::KvBits;
 use crate::server::Device;
 use shape::{MICRO_BATCH, Shape, cells};
+pub use terms::{Account, account};
 
 /// A context that nobody asked for is not cut below this. Unit: tokens. Origin: guess; a question and an answer.
 const FLOOR: u64 = 512;

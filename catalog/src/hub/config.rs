@@ -1,7 +1,10 @@
 //! Which hub, as whom, where to, and how patiently; must not know where its callers have that from.
 
 use std::{
-    fmt, io,
+    fmt,
+    fs::File,
+    io,
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -65,13 +68,33 @@ pub struct Tuning {
     pub pause: Duration,
     /// Files at once. Default 4: more brings little on one line, and a hub counts requests.
     pub files: usize,
+    /// Connections for content at once, over all files. Default 8: a store gives each connection 20 to 60 MB/s (guess), and
+    /// beyond some, hubs slow down whoever asks.
+    pub connections: usize,
+    /// Files of more bytes come over several connections. Default 64 MiB: below, opening them costs more than they bring.
+    pub large: u64,
+    /// Bytes that such a file's connection asks for at once; whole mebibytes. Default 16 MiB: a second of a good line, so that
+    /// the last ones end together, and 20 GB are 1,200 requests.
+    pub range: u64,
     /// Bytes free where this path is; tests say what they like.
     pub free: fn(&Path) -> io::Result<u64>,
+    /// How bytes get to the disk; tests have a full one.
+    pub write: fn(&File, &[u8], u64) -> io::Result<usize>,
 }
 
 impl Default for Tuning {
     fn default() -> Self {
-        Self { stall: Duration::from_secs(30), tries: 5, pause: Duration::from_millis(500), files: 4, free }
+        Self {
+            stall: Duration::from_secs(30),
+            tries: 5,
+            pause: Duration::from_millis(500),
+            files: 4,
+            connections: 8,
+            large: 64 << 20,
+            range: 16 << 20,
+            free,
+            write: File::write_at,
+        }
     }
 }
 

@@ -150,6 +150,20 @@ pub enum HubError {
         /// Bytes free.
         free: u64,
     },
+    /// The disk is full, though it had enough space at first.
+    #[error(
+        "{}: the disk is full ({cause}), and {} are still to come: what has come is kept; make room, or put the cache \
+         elsewhere (HF_HUB_CACHE), and run it again",
+        path.display(), bytes(*missing)
+    )]
+    Full {
+        /// The cache, or the folder in it.
+        path: PathBuf,
+        /// Bytes that have not come yet.
+        missing: u64,
+        /// What the system says.
+        cause: String,
+    },
     /// Not here, and not to be fetched.
     #[error("offline: {what} is not in the cache at {} (leave out --offline to fetch it)", cache.display())]
     Offline {

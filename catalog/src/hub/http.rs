@@ -12,7 +12,10 @@ use reqwest::{
     redirect::Policy,
 };
 use rustls_platform_verifier::BuilderVerifierExt as _;
-use tokio::time::{sleep, timeout};
+use tokio::{
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
 
 use super::{HubConfig, HubError, Tuning};
 
@@ -62,6 +65,8 @@ pub(crate) struct Client {
     pub(crate) endpoint: Url,
     authorization: Option<HeaderValue>,
     pub(crate) tuning: Tuning,
+    /// One permit for each connection that brings content.
+    pub(crate) lines: Semaphore,
 }
 
 impl Client {
@@ -91,7 +96,9 @@ impl Client {
             .user_agent(concat!("mesh-llm/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| HubError::Config(format!("no HTTP client: {}", root(&error))))?;
-        Ok(Self { http, endpoint, authorization: authorization.transpose()?, tuning: config.tuning.clone() })
+        let tuning = config.tuning.clone();
+        let lines = Semaphore::new(tuning.connections.clamp(1, Semaphore::MAX_PERMITS));
+        Ok(Self { http, endpoint, authorization: authorization.transpose()?, tuning, lines })
     }
 
     pub(crate) fn has_token(&self) -> bool {
@@ -219,6 +226,13 @@ impl<'a> Tries<'a> {
 
     /// Waits until it may be asked again, or says why not any more.
     pub(crate) async fn after(&mut self, failure: Failure) -> Result<(), HubError> {
+        let pause = self.count(failure)?;
+        sleep(pause).await;
+        Ok(())
+    }
+
+    /// Counts a failure: the pause that it is good for, or why it may not be asked again.
+    pub(crate) fn count(&mut self, failure: Failure) -> Result<Duration, HubError> {
         let (error, wait) = match failure {
             Failure::Final(error) => return Err(error),
             Failure::Again { error, wait } => (error, wait),
@@ -230,8 +244,7 @@ impl<'a> Tries<'a> {
                 other => other,
             });
         }
-        sleep(wait.unwrap_or_else(|| self.pause())).await;
-        Ok(())
+        Ok(wait.unwrap_or_else(|| self.pause()))
     }
 
     /// Doubles each time; the jitter keeps ten nodes that lost one hub from coming back in step.

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! CACHE/models--org--name/blobs/ETAG                          bytes, named by their SHA-256, or git's SHA-1
-//!                        /blobs/ETAG.incomplete                 what has arrived of them
+//!                        /blobs/ETAG.incomplete               what has arrived of them, in order
+//!                        /blobs/ETAG.incomplete.pieces        the same in any order, with a .journal: only we know it
 //!                        /snapshots/COMMIT/path/of/file       a relative link to the blob
 //!                        /refs/main                           the commit that a branch was at
 //! CACHE/.locks/models--org--name/ETAG.lock                    held (flock) by whoever downloads that blob
@@ -20,7 +21,10 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use super::{FileInfo, HubError, names};
+use super::{FileInfo, HubError, journal, names};
+
+/// How the name of a file ends whose bytes come in any order.
+pub(crate) const PIECES: &str = ".incomplete.pieces";
 
 /// The name that a file's blob has.
 pub(crate) fn blob_name(file: &FileInfo) -> Option<&str> {
@@ -53,6 +57,15 @@ impl Place {
 
     pub(crate) fn part(&self, name: &str) -> PathBuf {
         self.blobs().join(format!("{name}.incomplete"))
+    }
+
+    /// The same, with bytes in any order.
+    pub(crate) fn pieces(&self, name: &str) -> PathBuf {
+        self.blobs().join(format!("{name}{PIECES}"))
+    }
+
+    pub(crate) fn journal(&self, name: &str) -> PathBuf {
+        self.blobs().join(format!("{name}{PIECES}.journal"))
     }
 
     pub(crate) fn snapshots(&self) -> PathBuf {
@@ -133,9 +146,15 @@ impl Place {
         }
     }
 
-    /// Bytes that have arrived of a blob.
-    pub(crate) fn arrived(&self, name: &str) -> u64 {
-        fs::symlink_metadata(self.part(name)).map_or(0, |meta| if meta.is_file() { meta.len() } else { 0 })
+    /// Bytes that have arrived of a blob of this size.
+    pub(crate) fn arrived(&self, name: &str, size: u64) -> u64 {
+        let file = |path: PathBuf| fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file);
+        if file(self.pieces(name)).is_some() {
+            // Its length says nothing: it has holes.
+            let pieces = journal::read(&self.journal(name), size).0;
+            return pieces.iter().fold(0, |sum, piece| sum + (piece.range.end - piece.range.start)).min(size);
+        }
+        file(self.part(name)).map_or(0, |meta| meta.len())
     }
 
     /// The right to download a blob; `None`: somebody else has it. It ends with the file, also when the process is killed.

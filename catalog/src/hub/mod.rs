@@ -5,20 +5,23 @@
 //! checksum, length nor the names in a listing, and it cannot be had without `hf-xet`, which brings 60 crates and a
 //! second TLS provider (aws-lc). What is used is its layout, its locks and its API calls, so the two share one cache.
 //!
-//! Files come four at a time, each over one connection and in order: then a part's length says all about it, and resuming
-//! is exact. A model in one file is as fast as one connection.
+//! Files come four at a time. A small one comes over one connection and in order, as other tools have it, so that its length
+//! says all about it. A large one comes over several connections, in ranges, beside a journal of what has arrived.
 
 mod config;
 mod delete;
 mod error;
 mod fetch;
+mod flow;
 mod http;
 mod installed;
+mod journal;
 mod layout;
 mod listing;
 pub(crate) mod names;
 mod part;
 mod progress;
+mod ranges;
 mod search;
 mod transfer;
 
@@ -205,8 +208,16 @@ impl Hub {
             running.push(Box::pin(async move { job.run(&mut meter).await }));
         }
         // The first failure drops the others; their parts stay.
-        stream::iter(running).buffer_unordered(client.tuning.files.max(1)).try_collect::<Vec<()>>().await?;
-        Ok(())
+        let done = stream::iter(running).buffer_unordered(client.tuning.files.max(1)).try_collect::<Vec<()>>().await;
+        match done {
+            Ok(_) => Ok(()),
+            Err(HubError::Full { path, cause, .. }) => {
+                // What all of it still needs, and not the one file that noticed.
+                let wanted = checked(selection)?;
+                Err(HubError::Full { path, missing: missing(&place, &wanted)?, cause })
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// The space that is missing is told before the first byte is asked for.
@@ -216,12 +227,7 @@ impl Hub {
         place: &Place,
         wanted: &BTreeMap<&str, &FileInfo>,
     ) -> Result<(), HubError> {
-        let mut needed: u64 = 0;
-        for (name, file) in wanted {
-            if !place.has(name, file.bytes)? {
-                needed = needed.saturating_add(file.bytes.saturating_sub(place.arrived(name)));
-            }
-        }
+        let needed = missing(place, wanted)?;
         let path = &self.0.config.cache;
         let free = (self.0.config.tuning.free)(path).map_err(HubError::io(path))?;
         let needed = if needed == 0 { 0 } else { needed.saturating_add(RESERVE) };
@@ -238,6 +244,17 @@ impl Hub {
     fn missing(&self, what: String) -> HubError {
         HubError::Offline { what, cache: self.0.config.cache.clone() }
     }
+}
+
+/// Bytes that have to come.
+fn missing(place: &Place, wanted: &BTreeMap<&str, &FileInfo>) -> Result<u64, HubError> {
+    let mut needed: u64 = 0;
+    for (name, file) in wanted {
+        if !place.has(name, file.bytes)? {
+            needed = needed.saturating_add(file.bytes.saturating_sub(place.arrived(name, file.bytes)));
+        }
+    }
+    Ok(needed)
 }
 
 /// The selection's files by their blobs. A selection may come from anywhere, so its names are looked at again.

@@ -1,20 +1,13 @@
-//! One file from the hub into its blob: wait for the lock, go on where it stopped, ask again, check; must not know what the
-//! file is for.
-//!
-//! Bytes are written and hashed on a thread of their own, which owns the part and its lock: a disk that stalls does not
-//! stall the node, and when a download is dropped, what has arrived is written before the lock is free.
+//! One file from the hub into its blob: wait for the lock, go on where it stopped, check; must not know what the file is for.
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use reqwest::{
-    Response, StatusCode, Url,
-    header::{CONTENT_RANGE, ETAG, HeaderMap, HeaderValue, IF_RANGE, RANGE},
-};
-use tokio::{sync::mpsc, task::spawn_blocking, time::sleep};
+use reqwest::Url;
+use tokio::{task::spawn_blocking, time::sleep};
 
 use super::{
     FileInfo, HubError,
+    flow::{self, Anew},
     http::{About, Client, Failure, Tries},
     layout::{self, Place},
     part::Part,
@@ -23,11 +16,9 @@ use super::{
 
 /// How often whoever waits for another process looks again. It costs one system call.
 const LOOK: Duration = Duration::from_millis(200);
-/// Pieces on their way to the disk, at most; a piece is what one read of the socket gave (some 16 KiB).
-const QUEUE: usize = 64;
 /// Progress that makes earlier failures forgotten: a line that drops now and then still brings twenty gigabytes, and a
 /// server that gives less each time is given up.
-const PROGRESS: u64 = 1 << 20;
+pub(crate) const PROGRESS: u64 = 1 << 20;
 
 /// Where a file is fetched from, and where to.
 pub(crate) struct Job<'a> {
@@ -53,7 +44,7 @@ impl Job<'_> {
             if let Some(lock) = self.place.try_lock(name)? {
                 break lock;
             }
-            meter.at(self.place.arrived(name), Stage::Waiting);
+            meter.at(self.place.arrived(name, size), Stage::Waiting);
             sleep(LOOK).await;
         };
         // It may have been finished between the two looks above.
@@ -66,9 +57,15 @@ impl Job<'_> {
         Ok(())
     }
 
-    async fn fill(&self, mut part: Part, meter: &mut FileMeter<'_>) -> Result<(), HubError> {
-        let mut tries = Tries::new(&self.client.tuning);
-        let (mut best, mut wrong) = (part.length(), false);
+    async fn fill(&self, part: Part, meter: &mut FileMeter<'_>) -> Result<(), HubError> {
+        let tuning = &self.client.tuning;
+        let mut part = part.written_by(tuning.write);
+        let mut many = self.file.bytes > tuning.large && tuning.connections > 1;
+        if many {
+            part = blocking(|| part.spread()).await??;
+        }
+        let mut tries = Tries::new(tuning);
+        let (mut best, mut wrong, mut changed, mut given) = (part.arrived(), false, false, None);
         loop {
             if part.is_whole() {
                 match blocking(|| part.finish()).await?? {
@@ -85,111 +82,27 @@ impl Job<'_> {
                     }
                 }
             }
-            let (back, result) = self.attempt(part, meter).await?;
+            let (back, ended) = flow::round(self, part, many, given.take(), meter).await?;
             part = back;
-            if part.length() >= best + PROGRESS {
-                best = part.length();
+            if part.arrived() >= best + PROGRESS {
+                best = part.arrived();
                 tries.forget();
             }
-            if let Err(failure) = result {
-                meter.at(part.length(), Stage::Retrying);
-                tries.after(failure).await?;
+            let Some(Anew { whole, another, why }) = ended else { continue };
+            part.restart().map_err(HubError::io(&self.place.blobs()))?;
+            meter.at(0, Stage::Retrying);
+            // Other bytes than before come in ranges again, but only once: a server may call the same bytes by several
+            // names, and then ranges have no end.
+            many = many && another && !std::mem::replace(&mut changed, true);
+            given = whole.filter(|_| !many);
+            let pause = tries.count(Failure::cut(self.about, why))?;
+            if given.is_none() {
+                sleep(pause).await;
             }
         }
     }
-
-    /// Asks for the rest once. Outer error: nothing more can be done, so the part stays for the next run.
-    async fn attempt(
-        &self,
-        mut part: Part,
-        meter: &mut FileMeter<'_>,
-    ) -> Result<(Part, Result<(), Failure>), HubError> {
-        let mut headers = HeaderMap::new();
-        if part.length() > 0 {
-            headers.insert(RANGE, value(&format!("bytes={}-", part.length()))?);
-            if let Some(validator) = part.validator() {
-                headers.insert(IF_RANGE, value(validator)?);
-            }
-        }
-        let response = match self.client.get(&self.url, &headers, self.about).await {
-            Ok(response) => response,
-            Err(failure) => return Ok((part, Err(failure))),
-        };
-        let path = self.place.blobs();
-        let fits = match response.status() {
-            StatusCode::PARTIAL_CONTENT => continues(&response, part.length(), self.file.bytes),
-            StatusCode::OK => {
-                // The server knows no ranges, or the bytes are others by now: from the start.
-                part.restart().map_err(HubError::io(&path))?;
-                part.call(response.headers().get(ETAG).and_then(|tag| tag.to_str().ok()));
-                true
-            }
-            _ => false,
-        };
-        if !fits {
-            part.restart().map_err(HubError::io(&path))?;
-            return Ok((part, Err(Failure::cut(self.about, "the server gave another range than it was asked for"))));
-        }
-        self.pour(part, response, meter).await
-    }
-
-    async fn pour(
-        &self,
-        part: Part,
-        mut response: Response,
-        meter: &mut FileMeter<'_>,
-    ) -> Result<(Part, Result<(), Failure>), HubError> {
-        let mut length = part.length();
-        let (sender, receiver) = mpsc::channel(QUEUE);
-        let writer = spawn_blocking(move || write(part, receiver));
-        let result = loop {
-            if length >= self.file.bytes {
-                break Ok(());
-            }
-            match self.client.chunk(&mut response, self.about).await {
-                Ok(Some(chunk)) => {
-                    length += chunk.len() as u64;
-                    // A writer that is gone says why below.
-                    if sender.send(chunk).await.is_err() {
-                        break Ok(());
-                    }
-                    meter.at(length, Stage::Fetching);
-                }
-                Ok(None) => {
-                    let cause = format!("it ended after {length} of {} bytes", self.file.bytes);
-                    break Err(Failure::cut(self.about, cause));
-                }
-                Err(failure) => break Err(failure),
-            }
-        };
-        drop(sender);
-        let part = writer.await.map_err(|panic| HubError::Panicked(panic.to_string()))??;
-        Ok((part, result))
-    }
 }
 
-fn write(mut part: Part, mut pieces: mpsc::Receiver<Bytes>) -> Result<Part, HubError> {
-    while let Some(piece) = pieces.blocking_recv() {
-        part.add(&piece)?;
-    }
-    Ok(part)
-}
-
-/// Whether an answer goes on exactly where the part ends, in a file of the right length.
-fn continues(response: &Response, from: u64, size: u64) -> bool {
-    let text = response.headers().get(CONTENT_RANGE).and_then(|range| range.to_str().ok());
-    let parsed = text.and_then(|text| {
-        let (range, total) = text.strip_prefix("bytes ")?.split_once('/')?;
-        let (start, _) = range.split_once('-')?;
-        Some((start.parse::<u64>().ok()?, total.to_owned()))
-    });
-    parsed.is_some_and(|(start, total)| start == from && (total == "*" || total.parse() == Ok(size)))
-}
-
-fn value(text: &str) -> Result<HeaderValue, HubError> {
-    HeaderValue::from_str(text).map_err(|error| HubError::Panicked(error.to_string()))
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, HubError> {
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, HubError> {
     spawn_blocking(work).await.map_err(|panic| HubError::Panicked(panic.to_string()))
 }

@@ -4,12 +4,10 @@ use std::collections::BTreeMap;
 
 use super::{
     HubReference, check,
-    pick::{
-        Candidate, Candidates, FileInfo, PickError, Selection, is_quant, labelled, missing, part, split_path, within,
-    },
+    pick::{Candidate, Candidates, FileInfo, PickError, Selection, is_quant, labelled, missing, split_path, within},
     shown,
 };
-use crate::Format;
+use crate::{Format, split::part};
 
 const ENDING: &str = ".gguf";
 
@@ -136,7 +134,7 @@ fn models(files: &[FileInfo]) -> Vec<Model<'_>> {
             continue;
         }
         let whole = (&file.path[..file.path.len() - ENDING.len()], 0, 0);
-        let (stem, number, count) = part(&file.path, ENDING).unwrap_or(whole);
+        let (stem, number, count) = part(&file.path, ENDING).map_or(whole, |part| (part.stem, part.number, part.count));
         let model = found.entry((stem, count)).or_insert_with(|| Model { stem, count, parts: BTreeMap::new() });
         model.parts.entry(number).or_insert(file);
     }

@@ -6,10 +6,10 @@ use serde::Deserialize;
 
 use super::{
     HubReference, check,
-    pick::{Candidate, Candidates, FileInfo, PickError, Selection, labelled, missing, part, split_path, within},
+    pick::{Candidate, Candidates, FileInfo, PickError, Selection, labelled, missing, split_path, within},
     shown,
 };
-use crate::Format;
+use crate::{Format, split::part};
 
 const CONFIG: &str = "config.json";
 const ENDING: &str = ".safetensors";
@@ -74,7 +74,7 @@ pub(super) fn pick(files: &[FileInfo], reference: &HubReference) -> Result<Selec
         _ => {}
     }
     selection.weights = if selection.index.is_some() {
-        let expected = |file: &&&FileInfo| part(&file.path, ENDING).is_some_and(|(stem, ..)| stem == at("model"));
+        let expected = |file: &&&FileInfo| part(&file.path, ENDING).is_some_and(|part| part.stem == at("model"));
         weights.iter().filter(expected).map(|file| (*file).clone()).collect()
     } else {
         match weights.as_slice() {

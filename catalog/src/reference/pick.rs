@@ -262,19 +262,6 @@ pub(super) fn split_path(path: &str) -> (&str, &str) {
     path.rsplit_once('/').unwrap_or(("", path))
 }
 
-/// `STEM-00001-of-00003ENDING`: the stem, the number and the count.
-pub(super) fn part<'a>(path: &'a str, ending: &str) -> Option<(&'a str, u32, u32)> {
-    let rest = check::ends_ignoring_case(path, ending).then(|| &path[..path.len() - ending.len()])?;
-    let (rest, count) = rest.rsplit_once("-of-")?;
-    let (stem, number) = rest.rsplit_once('-')?;
-    let digits = |text: &str| text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit());
-    if !digits(number) || !digits(count) || split_path(stem).1.is_empty() {
-        return None;
-    }
-    let (number, count) = (number.parse().ok()?, count.parse().ok()?);
-    (1..=count).contains(&number).then_some((stem, number, count))
-}
-
 /// Whether `label` stands in `text` between borders, and whether only as `UD-label`, which is another quantisation.
 pub(super) fn labelled(text: &str, label: &str) -> Option<bool> {
     let (text, label) = (text.to_ascii_lowercase(), label.to_ascii_lowercase());

@@ -9,8 +9,10 @@ use crate::support::{Bench, REPO, generated, line, selection, small};
 
 const FILE: &str = "model.safetensors";
 
-async fn survives(faults: impl IntoIterator<Item = Rule>) -> Bench {
-    survives_at(Bench::of(small()), faults).await
+/// In order, and in ranges too.
+async fn survives(faults: impl Fn() -> Vec<Rule>) -> Bench {
+    survives_at(Bench::of(small()).spread(), faults()).await;
+    survives_at(Bench::of(small()), faults()).await
 }
 
 async fn survives_at(bench: Bench, faults: impl IntoIterator<Item = Rule>) -> Bench {
@@ -39,41 +41,43 @@ async fn what_passes_is_waited_for() {
     let content = |fault| Rule::new(FILE, fault);
     let api = |fault| Rule::new("/api/models/", fault);
     let begun = Instant::now();
-    survives([content(Fault::status(500)).first(2), api(Fault::status(503)).first(1)]).await;
-    survives([content(Fault::rate_limited(0)).first(3), api(Fault::rate_limited(0)).first(1)]).await;
-    survives([content(Fault::Hangup).first(2), api(Fault::Hangup).first(2)]).await;
-    survives([content(Fault::status(403)).stage(Stage::Content).first(1)]).await;
+    survives(|| vec![content(Fault::status(500)).first(2), api(Fault::status(503)).first(1)]).await;
+    survives(|| vec![content(Fault::rate_limited(0)).first(3), api(Fault::rate_limited(0)).first(1)]).await;
+    survives(|| vec![content(Fault::Hangup).first(2), api(Fault::Hangup).first(2)]).await;
+    survives(|| vec![content(Fault::status(403)).stage(Stage::Content).first(1)]).await;
     assert!(begun.elapsed().as_secs() < 10);
     let begun = Instant::now();
-    survives([content(Fault::rate_limited(1)).first(1)]).await;
+    survives(|| vec![content(Fault::rate_limited(1)).first(1)]).await;
     assert!(begun.elapsed().as_millis() >= 1000, "the hub's own wish counts");
 }
 
 #[tokio::test]
 async fn a_line_that_drops_goes_on_by_ranges() {
-    let bench = survives([Rule::new(FILE, Fault::Cut(700_000)).first(4)]).await;
+    let bench = survives(|| vec![Rule::new(FILE, Fault::Cut(700_000)).first(4)]).await;
     assert!(bench.server.bytes_sent(FILE) <= 3_000_000 + 4 * 70_000, "{}", bench.server.bytes_sent(FILE));
     let ranges = bench.server.log().iter().filter(|request| request.range.is_some() && request.status == 206).count();
     assert!(ranges >= 3, "{ranges}");
-    survives_at(Bench::of(small()).impatient(), [Rule::new(FILE, Fault::Stall(500_000)).first(2)]).await;
-    survives([Rule::new(FILE, Fault::Length(1000)).first(2)]).await;
-    survives([Rule::new(FILE, Fault::Length(-1000)).first(2)]).await;
-    survives([Rule::new(FILE, Fault::Without("content-length")).first(2)]).await;
+    for bench in [Bench::of(small()), Bench::of(small()).spread()] {
+        survives_at(bench.impatient(), [Rule::new(FILE, Fault::Stall(500_000)).first(2)]).await;
+    }
+    survives(|| vec![Rule::new(FILE, Fault::Length(1000)).first(2)]).await;
+    survives(|| vec![Rule::new(FILE, Fault::Length(-1000)).first(2)]).await;
+    survives(|| vec![Rule::new(FILE, Fault::Without("content-length")).first(2)]).await;
 }
 
 #[tokio::test]
 async fn a_server_without_ranges_or_with_wrong_ones_is_begun_anew_with() {
     let cut = || Rule::new(FILE, Fault::Cut(700_000)).first(1);
-    survives([cut(), Rule::new(FILE, Fault::IgnoreRange)]).await;
-    survives([cut(), Rule::new(FILE, Fault::ShiftRange(10)).nth(2)]).await;
-    survives([cut(), Rule::new(FILE, Fault::Etag("\"another\"".into())).nth(1)]).await;
-    survives([cut(), Rule::new(FILE, Fault::Etag("W/\"weak\"".into())).nth(1)]).await;
-    survives([cut(), Rule::new(FILE, Fault::Without("content-range")).nth(2)]).await;
+    survives(|| vec![cut(), Rule::new(FILE, Fault::IgnoreRange)]).await;
+    survives(|| vec![cut(), Rule::new(FILE, Fault::ShiftRange(10)).nth(2)]).await;
+    survives(|| vec![cut(), Rule::new(FILE, Fault::Etag("\"another\"".into())).nth(1)]).await;
+    survives(|| vec![cut(), Rule::new(FILE, Fault::Etag("W/\"weak\"".into())).nth(1)]).await;
+    survives(|| vec![cut(), Rule::new(FILE, Fault::Without("content-range")).nth(2)]).await;
 }
 
 #[tokio::test]
 async fn a_corrupted_byte_is_noticed_and_fetched_again_once() {
-    let bench = survives([Rule::new(FILE, Fault::Corrupt(2_345_678)).first(1)]).await;
+    let bench = survives(|| vec![Rule::new(FILE, Fault::Corrupt(2_345_678)).first(1)]).await;
     assert_eq!(bench.server.bytes_sent(FILE), 6_000_000);
     let said = fails(Rule::new(FILE, Fault::Corrupt(2_345_678))).await;
     assert!(said.contains(FILE) && said.contains("checksum") && said.contains("twice"), "{said}");

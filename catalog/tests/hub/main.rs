@@ -4,5 +4,7 @@
 mod cache;
 mod faults;
 mod fetch;
+mod full;
+mod ranges;
 mod resume;
 mod support;

@@ -20,13 +20,6 @@ fn large() -> Repo {
     (1..=3).fold(repo, |repo, number| repo.lfs(shard(number), Content::generated(number, SHARD)))
 }
 
-/// Bytes on disk, finished or not.
-fn arrived(bench: &Bench) -> u64 {
-    let names = bench.blob_names();
-    let bytes = names.iter().filter(|name| !name.ends_with(".etag"));
-    bytes.map(|name| fs::metadata(bench.blobs().join(name)).map_or(0, |meta| meta.len())).sum()
-}
-
 /// What the tests below start as a process of its own, to be killed.
 #[tokio::test]
 async fn child() {
@@ -50,21 +43,22 @@ fn spawn(bench: &Bench) -> std::process::Child {
 
 #[tokio::test]
 async fn after_kill_9_only_the_rest_is_fetched() {
-    let bench = Bench::of(large());
-    bench.server.rule(Rule::new("safetensors", Fault::Throttle(60_000_000)));
+    let mut bench = Bench::of(large());
+    bench.server.rule(Rule::new("safetensors", Fault::Throttle(10_000_000)));
     let mut child = spawn(&bench);
     let begun = Instant::now();
-    while arrived(&bench) < 120_000_000 {
-        assert!(begun.elapsed() < Duration::from_secs(20), "{} bytes", arrived(&bench));
+    while bench.arrived() < 120_000_000 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{} bytes", bench.arrived());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     child.kill().unwrap();
     child.wait().unwrap();
-    let here = arrived(&bench);
+    let here = bench.arrived();
     assert!(here < 3 * SHARD, "killed in the middle");
+    let journals = bench.blob_names().iter().filter(|name| name.ends_with(".journal")).count();
+    assert!(journals > 0 && bench.server.most_at_once() > 3, "{journals}: in ranges");
     assert!(!bench.cache().join("models--org--model/snapshots").exists(), "nothing half is shown");
-    bench.server.clear_rules();
-    bench.server.clear_log();
+    bench.renew(large());
     let snapshot = bench.get().await.unwrap();
     assert_eq!(bench.server.content_bytes_sent(), 3 * SHARD + 2 - here, "exactly the rest");
     for number in [1, 2, 3] {
@@ -81,10 +75,10 @@ async fn after_kill_9_only_the_rest_is_fetched() {
 
 #[tokio::test]
 async fn a_dropped_download_goes_on_too() {
-    let bench = Bench::of(small());
+    let mut bench = Bench::of(small());
     bench.server.rule(Rule::new("safetensors", Fault::Throttle(2_000_000)));
     let enough = async {
-        while arrived(&bench) < 300_000 {
+        while bench.arrived() < 300_000 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
@@ -92,8 +86,7 @@ async fn a_dropped_download_goes_on_too() {
         _ = bench.get() => panic!("it had no time"),
         () = enough => {}
     }
-    bench.server.clear_rules();
-    bench.server.clear_log();
+    bench.renew(small());
     let snapshot = bench.get().await.unwrap();
     assert_eq!(fs::read(snapshot.dir.join("model.safetensors")).unwrap(), generated(1, 3_000_000));
     let sent = bench.server.bytes_sent("model.safetensors");

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    ops::Range,
     path::{Path, PathBuf},
     sync::Mutex,
     time::Duration,
@@ -16,7 +17,7 @@ pub(crate) struct Bench {
     pub(crate) server: RunningHub,
     cache: tempfile::TempDir,
     pub(crate) progress: Mutex<Vec<Progress>>,
-    stall: Duration,
+    tuning: Tuning,
 }
 
 /// Patience for tests: short pauses, and silence that only a broken hub keeps, however busy this machine is.
@@ -36,16 +37,36 @@ pub(crate) fn small() -> Repo {
 impl Bench {
     pub(crate) fn new(hub: test_hub::Hub) -> Self {
         let (server, cache) = (hub.start().unwrap(), tempfile::tempdir().unwrap());
-        Self { server, cache, progress: Mutex::default(), stall: tuning().stall }
+        Self { server, cache, progress: Mutex::default(), tuning: tuning() }
     }
 
     pub(crate) fn of(repo: Repo) -> Self {
         Self::new(test_hub::Hub::new().repo(repo))
     }
 
+    /// Another hub that has the same, without rules: what was asked of the old one and not answered yet counts there.
+    pub(crate) fn renew(&mut self, repo: Repo) {
+        self.server = test_hub::Hub::new().repo(repo).start().unwrap();
+    }
+
     /// For hubs that fall silent.
     pub(crate) fn impatient(self) -> Self {
-        Self { stall: Duration::from_millis(600), ..self }
+        self.with(|tuning| tuning.stall = Duration::from_millis(600))
+    }
+
+    /// Files of a megabyte come over several connections already.
+    pub(crate) fn spread(self) -> Self {
+        self.with(|tuning| (tuning.large, tuning.range) = (999_999, 1 << 20))
+    }
+
+    pub(crate) fn with(mut self, change: impl FnOnce(&mut Tuning)) -> Self {
+        change(&mut self.tuning);
+        self
+    }
+
+    /// In another cache, which must outlive it.
+    pub(crate) fn config_at(&self, cache: &Path) -> HubConfig {
+        HubConfig { cache: cache.to_owned(), ..self.config() }
     }
 
     pub(crate) fn cache(&self) -> &Path {
@@ -53,7 +74,7 @@ impl Bench {
     }
 
     pub(crate) fn config(&self) -> HubConfig {
-        let tuning = Tuning { stall: self.stall, ..tuning() };
+        let tuning = self.tuning.clone();
         HubConfig { endpoint: self.server.url().to_owned(), tuning, ..HubConfig::new(self.cache()) }
     }
 
@@ -88,12 +109,37 @@ impl Bench {
         names(&self.blobs())
     }
 
+    /// Bytes that count as arrived: files in order by their lengths, others by their journals.
+    pub(crate) fn arrived(&self) -> u64 {
+        let of = |name: &String| {
+            let path = self.blobs().join(name);
+            if name.ends_with(".journal") {
+                return journaled(&path).into_iter().map(|piece| piece.end - piece.start).sum();
+            }
+            let counts = !name.ends_with(".etag") && !name.contains(".pieces");
+            if counts { fs::metadata(path).map_or(0, |meta| meta.len()) } else { 0 }
+        };
+        self.blob_names().iter().map(of).sum()
+    }
+
     /// What a failed download may leave: parts, and nothing that looks finished (but a file without bytes, which needs none).
     pub(crate) fn is_clean(&self) -> bool {
         let finished =
             |name: &String| !name.contains(".incomplete") && fs::metadata(self.blobs().join(name)).unwrap().len() > 0;
         !self.blob_names().iter().any(finished) && !self.cache().join("models--org--model/snapshots").exists()
     }
+}
+
+/// The pieces that a journal tells of, in the order in which they came.
+pub(crate) fn journaled(path: &Path) -> Vec<Range<u64>> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let piece = |line: &str| {
+        let mut words = line.split(' ');
+        let (start, length): (u64, u64) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        Some(start..start + length)
+    };
+    // The last one may be torn.
+    text.split_inclusive('\n').skip(1).filter(|line| line.ends_with('\n')).filter_map(piece).collect()
 }
 
 pub(crate) fn names(dir: &Path) -> Vec<String> {

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal};
 use clap::error::ErrorKind;
 use tracing_subscriber::EnvFilter;
 
-use super::{LogFormat, Logging, config::usage};
+use super::{LogFormat, Logging, config::usage, screen};
 
 /// Our own notes, and others' warnings. The engine's note on each generation would only repeat the request's.
 const DEFAULT: &str = "warn,mesh_llm=info,mesh_node=info,runtime_mlx=info,runtime_gguf_bridge=info,catalog=info,\
@@ -20,7 +20,7 @@ pub fn start(logging: &Logging) -> Result<(), clap::Error> {
     let filter = EnvFilter::try_new(directives)
         .map_err(|e| usage(ErrorKind::InvalidValue, format!("MESH_LLM_LOG or RUST_LOG: {e}")))?;
     let coloured = io::stderr().is_terminal();
-    let log = tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(coloured).with_env_filter(filter);
+    let log = tracing_subscriber::fmt().with_writer(screen::Lines).with_ansi(coloured).with_env_filter(filter);
     match logging.format {
         LogFormat::Text => log.with_target(false).init(),
         LogFormat::Json => log.json().flatten_event(true).init(),

@@ -10,6 +10,7 @@ mod manage;
 mod mesh;
 mod models;
 pub mod say;
+pub(crate) mod screen;
 mod timeouts;
 mod typed;
 

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use catalog::{
-    Capability, CatalogError, Entry, Format, ModelFiles,
+    Capability, CatalogError, Entry, Format, GgufFiles, ModelFiles,
     fit::{self, Account, Kv, Needs, Verdict, Weights},
+    gguf::{self, Header},
 };
 use serde::Serialize;
 
@@ -80,7 +81,8 @@ pub struct ModelCard {
     pub fit: Option<FitAccount>,
 }
 
-/// The account of one answer that fills the context. Sizes are bytes.
+/// The account of one answer that fills the context; of a GGUF file that is here, of all that llama-server would be given.
+/// Sizes are bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FitAccount {
     /// On this machine, if nothing else wanted its memory.
@@ -91,6 +93,9 @@ pub struct FitAccount {
     pub now: Option<FitVerdict>,
     /// The tokens that the terms are for.
     pub account_tokens: u32,
+    /// How many answers of so many tokens they are for, where that is more than one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slots: Option<u32>,
     /// The weights.
     pub weight_bytes: u64,
     /// Keys and values; `None`: not known.
@@ -158,6 +163,42 @@ struct Facts {
     refusal: Option<&'static str>,
     weights: Option<Weights>,
     kv: Option<Kv>,
+    /// From which llama-server's plan is made.
+    planned: Option<Planned>,
+}
+
+/// A GGUF model whose files are here.
+struct Planned {
+    headers: Vec<Header>,
+    /// Bytes of its projector.
+    beside: u64,
+}
+
+impl Planned {
+    fn of(files: &GgufFiles) -> Result<Self, CatalogError> {
+        let headers = files.parts.iter().map(|part| gguf::read(part)).collect::<Result<_, _>>()?;
+        let beside = files.mmproj.as_ref().and_then(|path| std::fs::metadata(path).ok()).map_or(0, |meta| meta.len());
+        Ok(Self { headers, beside })
+    }
+
+    /// The plan on a machine with so many bytes of memory.
+    fn account(&self, memory: u64) -> Option<(runtime_gguf_bridge::Account, u64)> {
+        let usable = engines::usable(memory);
+        let parallel = engines::PARALLEL;
+        // There is a part, so there is a plan.
+        let mut account =
+            runtime_gguf_bridge::account(&self.headers, parallel, usable.saturating_sub(self.beside)).ok()?;
+        account.workspace_bytes = account.workspace_bytes.saturating_add(self.beside);
+        Some((account, usable))
+    }
+}
+
+fn verdict(account: &runtime_gguf_bridge::Account) -> FitVerdict {
+    match account.missing_bytes {
+        0 if account.context_tokens == account.trained_tokens => FitVerdict::WholeContext,
+        0 => FitVerdict::PartOfContext { context_tokens: account.context_tokens },
+        missing_bytes => FitVerdict::TooLarge { missing_bytes },
+    }
 }
 
 /// A card with nothing on it yet but the name.
@@ -204,7 +245,8 @@ impl Beside<'_> {
             verified: entry.verified.clone(),
             ..blank(&entry.id, Source::Catalog, entry.format)
         };
-        let facts = Facts { refusal: self.engines.refusal_of(entry), weights: entry.weights(), kv: entry.kv() };
+        let refusal = self.engines.refusal_of(entry);
+        let facts = Facts { refusal, weights: entry.weights(), kv: entry.kv(), planned: None };
         self.judged(card, entry.format, facts)
     }
 
@@ -213,6 +255,7 @@ impl Beside<'_> {
         let (read, kv, format) = (catalog::facts(files)?, fit::kv(files)?, files.format());
         let refusal = self.engines.refusal(format, &read.family, &read.quantization);
         let weights = Some(Weights { bytes: read.weight_bytes, estimated: false });
+        let planned = files.gguf.as_ref().map(Planned::of).transpose()?;
         let card = ModelCard {
             path: (source == Source::Local).then(|| files.dir.clone()),
             family: read.family,
@@ -220,14 +263,17 @@ impl Beside<'_> {
             context_tokens: read.context_tokens,
             ..blank(files.id.as_str(), source, format)
         };
-        Ok(self.judged(card, format, Facts { refusal, weights, kv }))
+        Ok(self.judged(card, format, Facts { refusal, weights, kv, planned }))
     }
 
     fn judged(&self, card: ModelCard, format: Format, facts: Facts) -> ModelCard {
-        let Facts { refusal, weights, kv } = facts;
+        let Facts { refusal, weights, kv, planned } = facts;
         let obstacle = refusal.or_else(|| self.engines.missing(format));
         let context_tokens = card.context_tokens;
-        let fit = weights.and_then(|weights| self.fit(Needs { weights, kv, context_tokens }, format));
+        let fit = match &planned {
+            Some(planned) => self.plan(planned),
+            None => weights.and_then(|weights| self.fit(Needs { weights, kv, context_tokens }, format)),
+        };
         let card = ModelCard {
             weight_bytes: weights.map(|weights| weights.bytes),
             weight_bytes_estimated: weights.is_some_and(|weights| weights.estimated),
@@ -239,6 +285,25 @@ impl Beside<'_> {
         ModelCard { runs_here: obstacle.is_none() && card.fits(), ..card }
     }
 
+    /// What llama-server would be given.
+    fn plan(&self, planned: &Planned) -> Option<FitAccount> {
+        let (whole, usable) = planned.account(self.memory.total_bytes?)?;
+        let now = self.memory.free_bytes.and_then(|free| planned.account(free));
+        Some(FitAccount {
+            verdict: verdict(&whole),
+            now: now.map(|(now, _)| verdict(&now)),
+            account_tokens: whole.context_tokens,
+            slots: Some(whole.slots).filter(|slots| *slots > 1),
+            weight_bytes: whole.weight_bytes,
+            kv_bytes: Some(whole.kv_bytes),
+            kv_bytes_per_token: Some(whole.kv_bytes_per_token),
+            reserve_bytes: whole.cache_bytes,
+            workspace_bytes: whole.workspace_bytes,
+            total_bytes: whole.total(),
+            usable_bytes: usable,
+        })
+    }
+
     fn fit(&self, needs: Needs, format: Format) -> Option<FitAccount> {
         let rules = engines::rules(format);
         let account = |memory| fit::account(needs, rules, memory);
@@ -247,6 +312,7 @@ impl Beside<'_> {
             verdict: whole.verdict.into(),
             now: self.memory.free_bytes.map(|free| account(free).verdict.into()),
             account_tokens: whole.context_tokens,
+            slots: None,
             weight_bytes: whole.weights.bytes,
             kv_bytes: whole.kv,
             kv_bytes_per_token: needs.kv.map(|kv| kv.whole),

@@ -16,6 +16,9 @@ const LLAMA_WORKSPACE: u64 = 100;
 /// It allocates the whole of a slot at once, and gives up its cache of prompts where that is what is missing.
 const LLAMA_KV: u64 = 1000;
 
+/// Answers at once that a model is planned with. Unit: 1. Origin: the default of `--parallel`.
+pub(super) const PARALLEL: u32 = 64;
+
 /// What this build and this machine can compute with.
 #[derive(Clone, Debug)]
 pub(super) struct Engines {
@@ -30,6 +33,11 @@ pub(super) fn word(format: Format) -> &'static str {
         Format::Mlx => "mlx",
         Format::Gguf => "gguf",
     }
+}
+
+/// Of so many bytes of memory, what models may take.
+pub(super) fn usable(memory: u64) -> u64 {
+    (u128::from(memory) * u128::from(MACHINE_SHARE) / 1000) as u64
 }
 
 pub(super) fn rules(format: Format) -> Rules {

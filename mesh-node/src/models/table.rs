@@ -162,7 +162,10 @@ fn account(out: &mut String, card: &ModelCard, fit: &FitAccount, memory: Memory)
     rows.add_row(["weights".to_owned(), weights(card), note.to_owned()]);
     let each = fit.kv_bytes_per_token.map_or_else(String::new, |bytes| format!("{} a token", human(bytes)));
     let (name, kv) = match fit.kv_bytes {
-        Some(bytes) => (format!("keys and values of {tokens} tokens"), human(bytes)),
+        Some(bytes) => {
+            let answers = fit.slots.map_or_else(String::new, |slots| format!("{slots} answers of "));
+            (format!("keys and values of {answers}{tokens} tokens"), human(bytes))
+        }
         None => ("keys and values".to_owned(), "not known".to_owned()),
     };
     rows.add_row([name, kv, each]);
@@ -174,7 +177,8 @@ fn account(out: &mut String, card: &ModelCard, fit: &FitAccount, memory: Memory)
     let of = format!("of {} that models may take", human(fit.usable_bytes));
     rows.add_row(["together".to_owned(), human(fit.total_bytes), of]);
     align_right(&mut rows, 1);
-    let _ = write!(out, "\n\nmemory for one answer\n{}", text(&rows));
+    let what = if fit.slots.is_some() { "memory as llama-server gets it" } else { "memory for one answer" };
+    let _ = write!(out, "\n\n{what}\n{}", text(&rows));
     let total = memory.total_bytes.map_or_else(String::new, |total| format!(" of {}", human(total)));
     let _ = write!(out, "\nthis machine{total}: {}", in_words(&fit.verdict, card.context_tokens));
     if let (Some(now), Some(free)) = (&fit.now, memory.free_bytes)

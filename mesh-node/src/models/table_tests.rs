@@ -85,6 +85,34 @@ fn a_model_is_shown_with_its_account() {
 }
 
 #[test]
+fn a_gguf_file_that_is_here_is_told_by_the_plan_that_serves_it() {
+    let cache = tempfile::tempdir().unwrap();
+    let engines = Engines { mlx_families: Vec::new(), llama_server: true };
+    let files = catalog::resolve("mesh-tiny", cache.path(), Some(Format::Gguf), None).unwrap();
+    let card = |memory| Beside { memory, engines: &engines }.files(&files, Source::Bundled).unwrap();
+    let fit = card(memory(1, 1)).fit.unwrap();
+    let usable = GIB * 8 / 10;
+    let headers = [catalog::gguf::read(&files.gguf.as_ref().unwrap().parts[0]).unwrap()];
+    let plan = runtime_gguf_bridge::account(&headers, engines::PARALLEL, usable).unwrap();
+    assert_eq!((fit.account_tokens, fit.slots), (plan.context_tokens, Some(plan.slots)));
+    assert_eq!((fit.kv_bytes, fit.total_bytes, fit.usable_bytes), (Some(plan.kv_bytes), plan.total(), usable));
+    assert_eq!((&fit.verdict, plan.slots > 1), (&FitVerdict::WholeContext, true));
+    let text = show(&[card(memory(1, 1))], memory(1, 1));
+    assert!(text.contains("as llama-server gets it") && text.contains("answers of 4096 tokens"), "{text}");
+    // A projector is paid for first.
+    let eyes = cache.path().join("eyes.gguf");
+    std::fs::write(&eyes, vec![0; 1 << 20]).unwrap();
+    let gguf = catalog::GgufFiles { mmproj: Some(eyes), ..files.gguf.clone().unwrap() };
+    let seeing = catalog::ModelFiles { gguf: Some(gguf), ..files.clone() };
+    let memory = memory(1, 1);
+    let fit = Beside { memory, engines: &engines }.files(&seeing, Source::Bundled).unwrap().fit.unwrap();
+    assert!(fit.workspace_bytes > plan.workspace_bytes && fit.total_bytes <= usable, "{fit:?}");
+    let nothing = Memory { total_bytes: Some(60 << 20), free_bytes: None };
+    let small = card(nothing).fit.unwrap();
+    assert!(matches!(small.verdict, FitVerdict::TooLarge { missing_bytes } if missing_bytes > 0), "{small:?}");
+}
+
+#[test]
 fn what_is_not_known_is_said() {
     let memory = memory(1024, 1000);
     insta::assert_snapshot!(show(&cards(&["DeepSeek-V3-0324-MLX"], memory), memory), @r"

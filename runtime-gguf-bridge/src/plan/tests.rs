@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::{
     KvBits, Machine, Plan, PlanError, Sizes, Wishes, of_shape, plan,
     shape::{Layer, Shape},
+    terms,
 };
 use crate::server::Device;
 
@@ -504,6 +505,22 @@ proptest! {
         // And what does not, in RAM.
         if layers == 0 {
             prop_assert!(least(&shape, &plan) <= wishes.max_memory.unwrap_or(machine.memory));
+        }
+    }
+
+    #[test]
+    fn the_account_is_the_plan_in_terms(shape in shapes(), parallel in 1_u32..70, memory in 0_u64..(200 << 30)) {
+        let wishes = Wishes { parallel, ..wishes() };
+        let told = terms::of(&shape, parallel, memory).unwrap();
+        match of_shape(&shape, &wishes, &machine(memory, &[])) {
+            Ok(plan) => {
+                let sizes = (told.context_tokens, told.slots, told.weight_bytes, told.kv_bytes, told.kv_bytes_per_token);
+                let planned = (plan.context_tokens, plan.slots, plan.weight_bytes, plan.kv_budget_bytes);
+                prop_assert_eq!(sizes, (planned.0, planned.1, planned.2, planned.3, plan.kv_bytes_per_token));
+                prop_assert!(told.missing_bytes == 0 && told.total() <= memory, "{told:?}");
+                prop_assert!(told.cache_bytes >= u64::from(plan.prompt_cache_mib) << 20);
+            }
+            Err(_) => prop_assert_eq!(told.missing_bytes, told.total().saturating_sub(memory).max(1)),
         }
     }
 

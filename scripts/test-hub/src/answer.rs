@@ -4,7 +4,10 @@ use std::{
     collections::BTreeMap,
     future::pending,
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use http_body_util::BodyExt;
@@ -17,7 +20,7 @@ use hyper::{
 use crate::{
     Fault, Rule, Stage, api,
     body::{self, Body, Flow},
-    count::{self, Live, Log},
+    count::{self, Busy, Line, Live, Log},
     reply::{Payload, Query, Reply, Visitor, decoded, encoded},
     repo::{Served, Stored},
 };
@@ -38,6 +41,9 @@ pub(crate) struct State {
     pub(crate) resolve_cache: bool,
     /// Bytes a second of every answer with content.
     pub(crate) rate: Option<u64>,
+    /// How often signatures have expired.
+    pub(crate) expired: AtomicU64,
+    pub(crate) busy: Arc<Busy>,
 }
 
 /// Answers a request. An error ends the connection without an answer.
@@ -63,7 +69,8 @@ pub(crate) async fn answer(state: &State, at_cdn: bool, request: Request<Incomin
         sent: 0,
     });
     let rules = state.rules.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let faults: Vec<&Fault> = rules.iter().filter_map(|rule| rule.applies(method, stage, &path)).collect();
+    let faults: Vec<&Fault> =
+        rules.iter().filter_map(|rule| rule.applies(method, stage, &path, header("range"))).collect();
     for fault in &faults {
         match fault {
             Fault::Delay(time) => tokio::time::sleep(*time).await,
@@ -159,7 +166,8 @@ fn send(state: &State, mut reply: Reply, head: bool, faults: &[&Fault], live: &A
                 range.start = (range.start + shift).min(range.end);
                 cut = cut.or((range.end - range.start < claimed).then_some(range.end - range.start));
             }
-            let flow = Flow { content, range, cut, stall, rate, corrupt, live: Arc::clone(live) };
+            let line = Line::open(&state.busy);
+            let flow = Flow { content, range, cut, stall, rate, corrupt, live: Arc::clone(live), _line: line };
             (Some(file), claimed, flow.body())
         }
     };
@@ -324,7 +332,7 @@ fn resolved(state: &State, visitor: &Visitor<'_>, found: &Found<'_>) -> Reply {
     let safe_path: Vec<String> = path.split('/').map(encoded).collect();
     let safe_path = safe_path.join("/");
     let redirect = if stored.sha256.is_some() {
-        let key = stored.etag();
+        let key = signature(state, stored);
         Reply::redirect(302, format!("{}/cdn/{id}/{sha}/{safe_path}?Expires=4102444800&Signature={key}", state.cdn))
     } else if state.resolve_cache {
         let to = format!("/api/resolve-cache/models/{id}/{sha}/{safe_path}?etag={}", encoded(&etag));
@@ -364,7 +372,7 @@ fn cdn(state: &State, visitor: &Visitor<'_>) -> Reply {
     let path = joined(path);
     let stored = served.as_ref().and_then(|served| served.trees.get(*sha)?.get(&path));
     match stored {
-        Some(stored) if visitor.query.first("Signature") == Some(stored.etag()) => {
+        Some(stored) if visitor.query.first("Signature") == Some(&signature(state, stored)) => {
             // A CDN's etag is its own: not the SHA-256 that the hub names.
             let etag = format!("\"{}-1\"", stored.oid);
             Reply::content(format!("{id}/{path}"), &stored.content, &etag, visitor)
@@ -372,6 +380,11 @@ fn cdn(state: &State, visitor: &Visitor<'_>) -> Reply {
         Some(_) => Reply::text(403, "<Error><Code>AccessDenied</Code></Error>"),
         None => Reply::text(404, "<Error><Code>NoSuchKey</Code></Error>"),
     }
+}
+
+/// What makes an address at the CDN good, until signatures expire.
+fn signature(state: &State, stored: &Stored) -> String {
+    format!("{}-{}", stored.etag(), state.expired.load(Ordering::Relaxed))
 }
 
 fn joined(path: &[&str]) -> String {

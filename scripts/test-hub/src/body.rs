@@ -7,7 +7,10 @@ use futures_util::stream;
 use http_body_util::{BodyExt, Empty, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::Frame;
 
-use crate::{Content, count::Live};
+use crate::{
+    Content,
+    count::{Line, Live},
+};
 
 /// The body of every answer.
 pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -42,6 +45,7 @@ pub(crate) struct Flow {
     /// The offset of a wrong byte.
     pub(crate) corrupt: Option<u64>,
     pub(crate) live: Arc<Live>,
+    pub(crate) _line: Line,
 }
 
 impl Flow {

@@ -59,6 +59,37 @@ impl Live {
     }
 }
 
+/// How many answers with a file's content are on their way, and were at most.
+#[derive(Debug, Default)]
+pub(crate) struct Busy {
+    now: AtomicU64,
+    most: AtomicU64,
+}
+
+impl Busy {
+    pub(crate) fn most(&self) -> u64 {
+        self.most.load(Ordering::Relaxed)
+    }
+}
+
+/// One of them.
+#[derive(Debug)]
+pub(crate) struct Line(Arc<Busy>);
+
+impl Line {
+    pub(crate) fn open(busy: &Arc<Busy>) -> Self {
+        let now = busy.now.fetch_add(1, Ordering::Relaxed) + 1;
+        busy.most.fetch_max(now, Ordering::Relaxed);
+        Self(Arc::clone(busy))
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Log(Mutex<Vec<Arc<Live>>>);
 

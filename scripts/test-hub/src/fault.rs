@@ -101,6 +101,7 @@ pub struct Rule {
     path: String,
     method: Option<&'static str>,
     stage: Option<Stage>,
+    range: Option<String>,
     from: u64,
     to: u64,
     seen: AtomicU64,
@@ -110,7 +111,8 @@ impl Rule {
     /// For every request whose decoded path contains `path`.
     pub fn new(path: impl Into<String>, fault: Fault) -> Self {
         let (from, to) = (1, u64::MAX);
-        Self { fault, path: path.into(), method: None, stage: None, from, to, seen: AtomicU64::new(0) }
+        let (method, stage, range) = (None, None, None);
+        Self { fault, path: path.into(), method, stage, range, from, to, seen: AtomicU64::new(0) }
     }
 
     /// Only for this method: `GET`, `HEAD`, `POST`.
@@ -124,6 +126,13 @@ impl Rule {
     #[must_use]
     pub fn stage(mut self, stage: Stage) -> Self {
         self.stage = Some(stage);
+        self
+    }
+
+    /// Only for requests whose `Range` begins like this: `bytes=1048576-`.
+    #[must_use]
+    pub fn range(mut self, range: impl Into<String>) -> Self {
+        self.range = Some(range.into());
         self
     }
 
@@ -149,11 +158,12 @@ impl Rule {
     }
 
     /// Counts the request if it is one for this rule, and says whether it is its turn.
-    pub(crate) fn applies(&self, method: &str, stage: Stage, path: &str) -> Option<&Fault> {
+    pub(crate) fn applies(&self, method: &str, stage: Stage, path: &str, range: Option<&str>) -> Option<&Fault> {
         let content = !self.fault.needs_content() || (stage == Stage::Content && method == "GET");
         let meant = path.contains(&self.path)
             && self.method.is_none_or(|wanted| wanted == method)
-            && self.stage.is_none_or(|wanted| wanted == stage);
+            && self.stage.is_none_or(|wanted| wanted == stage)
+            && self.range.as_ref().is_none_or(|wanted| range.is_some_and(|range| range.starts_with(wanted)));
         if !content || !meant {
             return None;
         }
@@ -167,7 +177,7 @@ mod tests {
     use super::*;
 
     fn turns(rule: &Rule) -> Vec<bool> {
-        (0..4).map(|_| rule.applies("GET", Stage::Content, "/cdn/a/b/x.gguf").is_some()).collect()
+        (0..4).map(|_| rule.applies("GET", Stage::Content, "/cdn/a/b/x.gguf", Some("bytes=10-19")).is_some()).collect()
     }
 
     #[test]
@@ -178,8 +188,10 @@ mod tests {
         assert_eq!(turns(&rule().first(2)), [true, true, false, false]);
         assert_eq!(turns(&rule().after(2)), [false, false, true, true]);
         let second = rule().nth(2);
-        assert!(second.applies("GET", Stage::Resolve, "/a/b/resolve/main/x.gguf").is_none(), "no content there");
-        assert!(second.applies("HEAD", Stage::Content, "/cdn/a/b/x.gguf").is_none());
+        assert!(second.applies("GET", Stage::Resolve, "/a/b/resolve/main/x.gguf", None).is_none(), "no content there");
+        assert!(second.applies("HEAD", Stage::Content, "/cdn/a/b/x.gguf", None).is_none());
+        assert_eq!(turns(&rule().range("bytes=10-").first(1)), [true, false, false, false]);
+        assert_eq!(turns(&rule().range("bytes=1-")), [false; 4]);
         assert_eq!(turns(&second), [false, true, false, false]);
     }
 }

@@ -30,7 +30,10 @@ use std::{
     collections::BTreeMap,
     io,
     net::{Ipv4Addr, TcpListener},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     thread::{self, JoinHandle},
 };
 
@@ -144,6 +147,8 @@ impl Hub {
             page: self.page,
             resolve_cache: self.resolve_cache,
             rate: self.rate,
+            expired: AtomicU64::new(0),
+            busy: Arc::default(),
         });
         let (stop, stopped) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -224,6 +229,16 @@ impl RunningHub {
     /// Forgets all rules. Answers that are on their way stay as they are.
     pub fn clear_rules(&self) {
         self.state.rules.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Makes every address that was handed out at the CDN useless: 403 until the hub is asked for another one.
+    pub fn expire(&self) {
+        self.state.expired.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many answers with a file's content were on their way at once, at most.
+    pub fn most_at_once(&self) -> u64 {
+        self.state.busy.most()
     }
 
     /// All requests since the start or the last [`clear_log`](RunningHub::clear_log), in the order of their arrival.

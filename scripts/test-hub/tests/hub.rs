@@ -227,6 +227,18 @@ async fn a_token_that_reaches_the_cdn_is_told() {
 }
 
 #[tokio::test]
+async fn an_address_at_the_cdn_grows_old() {
+    let hub = hub(model());
+    let redirect = plain("GET", &file(&hub, "model.safetensors")).await;
+    let address = header(&redirect, "location").to_owned();
+    assert_eq!(range(&address, "bytes=0-9").await.status(), 206);
+    hub.expire();
+    assert_eq!(range(&address, "bytes=0-9").await.status(), 403);
+    assert_eq!(range(&file(&hub, "model.safetensors"), "bytes=0-9").await.status(), 206);
+    assert_eq!(hub.most_at_once(), 1);
+}
+
+#[tokio::test]
 async fn a_connection_is_cut_where_the_rule_says_and_only_then() {
     let hub = hub(model());
     hub.rule(Rule::new("model.safetensors", Fault::Cut(100_000)).first(1));
