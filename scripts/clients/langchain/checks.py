@@ -23,7 +23,8 @@ def get_weather(city: str) -> str:
 
 
 def chat_openai(model=MODEL, api_key=KEY, **more):
-    return ChatOpenAI(**{"model": model, "base_url": f"{NODE}/v1", "api_key": api_key, "max_retries": 0, "timeout": 100, "max_tokens": 256, "stream_usage": True, **more})
+    settings = {"model": model, "base_url": f"{NODE}/v1", "api_key": api_key, "max_tokens": 256, "stream_usage": True}
+    return ChatOpenAI(**{**settings, "max_retries": 0, "timeout": 100, **more})
 
 
 def chat_responses(**more):
@@ -31,7 +32,8 @@ def chat_responses(**more):
 
 
 def chat_anthropic(model=MODEL, api_key=KEY, **more):
-    return ChatAnthropic(**{"model": model, "base_url": NODE, "api_key": api_key, "max_retries": 0, "timeout": 100, "max_tokens": 256, **more})
+    settings = {"model": model, "base_url": NODE, "api_key": api_key, "max_tokens": 256}
+    return ChatAnthropic(**{**settings, "max_retries": 0, "timeout": 100, **more})
 
 
 CHATS = {"openai": (chat_openai, openai), "responses": (chat_responses, openai), "anthropic": (chat_anthropic, anthropic)}
