@@ -7,8 +7,7 @@ end_to_end() {
   # What the test stage built already: the same profile, the same packages, the same features.
   cargo build --locked --workspace --bins --tests
   export MESH_LLM_BIN=$CARGO_TARGET_DIR/debug/mesh-llm
-  # Debian ships Python without the module that virtual environments take.
-  "${PYTHON:-python3}" -c 'import ensurepip, venv' 2>/dev/null || need_packages python3-venv
+  need_venv
   scripts/conformance/run --mlx
   if [ -n "${MESH_LLM_TEST_LLAMA_SERVER:-}" ]; then scripts/conformance/run --gguf; fi
   if [ -f scripts/e2e ]; then scripts/e2e; fi

@@ -15,6 +15,9 @@ need_packages() {
   logged "$(mktemp -t apt-install.XXXXXX)" apt_install "$@"
 }
 
+# need_venv: Debian ships Python without the module that virtual environments take.
+need_venv() { "${PYTHON:-python3}" -c 'import ensurepip, venv' 2>/dev/null || need_packages python3-venv; }
+
 apt_install() { DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$@"; }
 
 # The folders and caches that the dynamic linker searches; ldconfig is often not on an ordinary user's PATH.

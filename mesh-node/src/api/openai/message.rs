@@ -34,6 +34,8 @@ pub(in crate::api) struct MessageDto {
     _cache_control: Option<IgnoredAny>,
     #[serde(rename = "reasoning_details")]
     _reasoning_details: Option<IgnoredAny>,
+    #[serde(rename = "provider_specific_fields")]
+    _provider_specific_fields: Option<IgnoredAny>,
 }
 
 /// A call of an earlier turn. It is history, so fields that we do not know are let through.

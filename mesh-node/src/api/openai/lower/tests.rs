@@ -106,6 +106,7 @@ fn every_field_that_works_arrives() {
             { "role": "developer", "content": [{ "type": "text", "text": "a" }, { "type": "text", "text": "b" }] },
             { "role": "user", "content": "q", "name": "Ann" },
             { "role": "assistant", "content": null, "refusal": null, "annotations": [], "audio": null, "function_call": null,
+              "provider_specific_fields": { "refusal": null },
               "reasoning_content": "hm", "reasoning": "hm",
               "tool_calls": [{ "id": "c1", "type": "function", "index": 0, "function": { "name": "f", "arguments": "{ }" } }] },
             { "role": "tool", "tool_call_id": "c1", "content": [{ "type": "text", "text": "18 C" }] },
