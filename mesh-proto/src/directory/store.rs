@@ -48,6 +48,10 @@ pub(super) struct Store<J> {
     /// No record ends before this. Found anew when it has passed: renewals move it far ahead.
     first_end: Option<Millis>,
     tombs: BTreeMap<NodeId, Tomb>,
+    /// How many of them keep an address.
+    contacts: usize,
+    /// None of them ends before this. Found anew when it has passed: a mesh that falls apart buries hundreds a second.
+    first_over: UnixMillis,
     pub(super) judge: J,
     pub(super) revocations: Revocations,
 }
@@ -60,6 +64,8 @@ impl<J: Judge> Store<J> {
             sums: Sums::default(),
             first_end: None,
             tombs: BTreeMap::new(),
+            contacts: 0,
+            first_over: UnixMillis(u64::MAX),
             judge,
             revocations,
         }
@@ -116,7 +122,7 @@ impl<J: Judge> Store<J> {
             tomb.until = tomb.until.max(body.cert.not_after.after(SKEW));
             return Err(RecordRefusal::Stale);
         }
-        self.tombs.remove(&node);
+        self.unbury(&node);
         let until = Self::end(&body, age, now);
         self.stand(Entry::new(body, age, now.local, until));
         Ok(())
@@ -155,23 +161,35 @@ impl<J: Judge> Store<J> {
     pub(super) fn bury(&mut self, node: &NodeId, why: Gone, now: Now) -> bool {
         let Some(entry) = self.live.remove(node) else { return false };
         self.sums.remove(node, entry.term);
-        self.tombs.retain(|_, tomb| tomb.until >= now.unix);
+        if self.first_over < now.unix {
+            self.tombs.retain(|_, tomb| tomb.until >= now.unix);
+            self.contacts = self.tombs.values().filter(|tomb| tomb.contact.is_some()).count();
+            self.first_over = self.tombs.values().map(|tomb| tomb.until).min().unwrap_or(UnixMillis(u64::MAX));
+        }
         if self.tombs.len() >= MAX_TOMBS
             && let Some(first) = self.tombs.iter().min_by_key(|(_, tomb)| tomb.until).map(|(node, _)| *node)
         {
-            self.tombs.remove(&first);
+            self.unbury(&first);
         }
-        let contacts = self.tombs.values().filter(|tomb| tomb.contact.is_some()).count();
         // Who went on purpose comes back by itself.
-        let worth = matches!(why, Gone::Dead | Gone::Expired);
+        let worth = matches!(why, Gone::Dead | Gone::Expired) && self.contacts < MAX_CONTACTS;
         let tomb = Tomb {
             version: entry.record.version,
             since: now.local,
             until: entry.cert.not_after.after(SKEW),
-            contact: (worth && contacts < MAX_CONTACTS).then(|| entry.record.contact.clone()),
+            contact: worth.then(|| entry.record.contact.clone()),
         };
+        self.unbury(node);
+        self.contacts += usize::from(worth);
+        self.first_over = self.first_over.min(tomb.until);
         self.tombs.insert(*node, tomb);
         true
+    }
+
+    fn unbury(&mut self, node: &NodeId) {
+        if self.tombs.remove(node).is_some_and(|tomb| tomb.contact.is_some()) {
+            self.contacts -= 1;
+        }
     }
 
     /// Whose records end by now.

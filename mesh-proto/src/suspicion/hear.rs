@@ -36,7 +36,7 @@ impl Suspicion {
             }
         };
         if fresh {
-            self.peers.insert(node, Peer::new(incarnation, self.config.dead_after, now));
+            self.put(node, Peer::new(incarnation, self.config.dead_after, now));
             self.changed(node);
         }
         if fresh || revisit {
@@ -50,7 +50,7 @@ impl Suspicion {
             if peer.health == Health::Left {
                 return;
             }
-            let (was, incarnation) = (peer.health, peer.incarnation);
+            let (was, incarnation, accused) = (peer.health, peer.incarnation, peer.accused);
             (peer.heard, peer.health) = (now, Health::Alive);
             (peer.asked, peer.vouched, peer.ended) = (None, None, None);
             if was != Health::Alive {
@@ -61,9 +61,12 @@ impl Suspicion {
             if matches!(was, Health::Dead { why } if why != Death::Unreachable) {
                 self.effects.push_back(Effect::Send { to: node, frame: ProbeFrame::Accuse { node, incarnation } });
             }
+            if accused {
+                self.forget(&node);
+            }
         }
-        if self.peers.get(&node).is_some_and(|peer| peer.accused) {
-            self.peers.remove(&node);
+        if self.asked.is_empty() {
+            return;
         }
         for (asker, until) in self.asked.remove(&node).unwrap_or_default() {
             if until >= now {
@@ -125,14 +128,14 @@ impl Suspicion {
         let mut peer = Peer::new(incarnation, c.second_look, look);
         (peer.accused, peer.health) = (true, Health::Suspect { why: Doubt::Accused, vouched: false });
         peer.probed = look - c.probe_every;
-        self.peers.insert(node, peer);
+        self.put(node, peer);
         self.changed(node);
     }
 
     /// A record of a node that is not watched: a later life than the accused one clears it.
     pub(super) fn said(&mut self, node: NodeId, incarnation: u64) {
         if self.peers.get(&node).is_some_and(|peer| peer.accused && peer.incarnation < incarnation) {
-            self.peers.remove(&node);
+            self.forget(&node);
         }
     }
 

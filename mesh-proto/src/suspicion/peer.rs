@@ -1,5 +1,6 @@
 //! What is known of one peer's life; must not know the other peers.
 
+use super::Config;
 use crate::time::Millis;
 
 /// Why a peer is suspected.
@@ -67,6 +68,8 @@ pub(super) struct Peer {
     pub(super) patience: Millis,
     /// Looked at because it was accused, and not watched otherwise.
     pub(super) accused: bool,
+    /// Where it stands in the detector's agenda: when something is due for it, or before that.
+    pub(super) noted: Option<Millis>,
 }
 
 impl Peer {
@@ -82,6 +85,7 @@ impl Peer {
             ended: None,
             patience,
             accused: false,
+            noted: None,
         }
     }
 
@@ -91,5 +95,29 @@ impl Peer {
 
     pub(super) fn is_suspect(&self) -> bool {
         matches!(self.health, Health::Suspect { .. })
+    }
+}
+
+impl Config {
+    /// When something about this peer is to be done next.
+    pub(super) fn due(&self, peer: &Peer) -> Millis {
+        match peer.health {
+            Health::Alive => {
+                let probe = (peer.heard + self.probe_every).max(peer.probed + self.probe_every);
+                probe.min(peer.heard + self.suspect_after)
+            }
+            Health::Suspect { .. } => {
+                let ask = peer.asked.map_or(peer.heard + self.suspect_after, |at| at + self.ask_every);
+                (peer.probed + self.probe_every).min(ask).min(self.verdict(peer))
+            }
+            Health::Dead { .. } | Health::Left => peer.ended.unwrap_or_default() + self.forget_after,
+        }
+    }
+
+    /// When a suspected peer is dead, as things stand.
+    pub(super) fn verdict(&self, peer: &Peer) -> Millis {
+        let silent = peer.heard + peer.patience;
+        let vouched = peer.vouched.map_or(silent, |until| until.max(silent));
+        vouched.min(silent + self.vouched_at_most)
     }
 }

@@ -94,6 +94,8 @@ struct World {
     wrong: u64,
     counted: Traffic,
     most: Traffic,
+    /// Messages by purpose, since somebody was told.
+    sent: [u64; 5],
 }
 
 /// A run, and what it measured.
@@ -115,6 +117,25 @@ pub struct Outcome {
     pub wrong: u64,
 }
 
+/// How far a run is, once a second of the world's.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// The world's time.
+    pub now: Millis,
+    /// When it ends.
+    pub end: Millis,
+    /// Events so far.
+    pub steps: u64,
+    /// What all nodes sent since the last time, in the order of [`Purpose::ALL`]: messages.
+    pub sent: [u64; 5],
+    /// Connections that both ends of which were told of, so far.
+    pub links: u64,
+    /// Deaths so far, see [`Outcome::deaths`].
+    pub deaths: u64,
+    /// See [`Outcome::wrong`].
+    pub wrong: u64,
+}
+
 /// Plays the small mesh that `seed` draws.
 ///
 /// # Errors
@@ -124,13 +145,20 @@ pub fn run_small(lab: &Lab, seed: u64) -> Result<Outcome, Box<Violation>> {
     run(lab, plan, seed)
 }
 
-/// Plays a mesh of `nodes` through so many seconds of trouble.
+/// Plays a mesh of `nodes` through so many seconds of trouble, and says each second how far it is: the biggest take half
+/// an hour.
 ///
 /// # Errors
 /// The first law that is broken.
-pub fn run_large(lab: &Lab, nodes: usize, seconds: u64, seed: u64) -> Result<Outcome, Box<Violation>> {
+pub fn run_large(
+    lab: &Lab,
+    nodes: usize,
+    seconds: u64,
+    seed: u64,
+    tell: &mut dyn FnMut(&Progress),
+) -> Result<Outcome, Box<Violation>> {
     let plan = Plan::large(nodes, seconds, &mut ChaCha8Rng::seed_from_u64(seed));
-    run(lab, plan, seed)
+    World::new(lab.clone(), plan, seed).run(tell)
 }
 
 /// Plays `plan` from `seed`, and the calm after it.
@@ -138,7 +166,7 @@ pub fn run_large(lab: &Lab, nodes: usize, seconds: u64, seed: u64) -> Result<Out
 /// # Errors
 /// The first law that is broken.
 pub fn run(lab: &Lab, plan: Plan, seed: u64) -> Result<Outcome, Box<Violation>> {
-    World::new(lab.clone(), plan, seed).run()
+    World::new(lab.clone(), plan, seed).run(&mut |_| {})
 }
 
 impl World {
@@ -201,12 +229,18 @@ impl World {
             wrong: 0,
             counted: Traffic::default(),
             most: Traffic::default(),
+            sent: [0; 5],
         }
     }
 
-    fn run(mut self) -> Result<Outcome, Box<Violation>> {
+    fn run(mut self, tell: &mut dyn FnMut(&Progress)) -> Result<Outcome, Box<Violation>> {
         let end = self.plan.trouble + self.plan.calm;
+        let mut told = Millis(0);
         while let Some(event) = self.agenda.next(end) {
+            if self.now() >= told + Millis::secs(1) {
+                told = Millis(self.now().0 / 1000 * 1000);
+                tell(&self.progress(end));
+            }
             if let Some(node) = self.play(event) {
                 self.finish(node);
                 self.after_step(node);
@@ -229,6 +263,18 @@ impl World {
             unnoticed: self.late.len() as u64,
             wrong: self.wrong,
         })
+    }
+
+    fn progress(&mut self, end: Millis) -> Progress {
+        Progress {
+            now: self.now(),
+            end,
+            steps: self.trace.steps(),
+            sent: std::mem::take(&mut self.sent),
+            links: self.conns,
+            deaths: self.deaths,
+            wrong: self.wrong,
+        }
     }
 
     fn now(&self) -> Millis {
