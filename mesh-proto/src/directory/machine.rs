@@ -9,7 +9,7 @@ use super::{Aged, Announce, Believed, Effect, Entry, Gone, Input, Judge, budget:
 use crate::{
     codec::{self, CodecError, Ext},
     dice::Dice,
-    identity::{NodeId, RevocationList, Revocations, Signed},
+    identity::{Contact, NodeId, RevocationList, Revocations, Signed},
     record::{Checker, RecordRefusal, Version},
     time::{Millis, Now},
 };
@@ -22,11 +22,18 @@ pub const ROUND: Millis = Millis(2000);
 /// Each so-manieth round a fallen or not linked node is tried instead, so that halves of a mesh find each
 /// other. Default 3, from the prototype. Cost: one dial to a dead node every 6 s.
 pub const REACH_EVERY: u64 = 3;
+/// How many of a whole mesh try each fallen node in such a round: with 10,000 nodes, all of them would dial one dead node
+/// 1,600 times a second. Guess. Cost: one dial each 0.75 s at each of the fallen. Up to so many nodes, all try.
+const REACHERS: u64 = 8;
 /// When a peer has more to send. Guess: above a LAN's round trip.
 const AGAIN: Millis = Millis(50);
-/// After one of the fallen was reached, until another is tried. Guess. Cost: two dials a second from each who lost many,
-/// until the first one's word on each has come to all.
+/// After one of the fallen was reached, until another is tried; where more stand than fell, so many times longer, since all
+/// of them try. Guess. Cost: two dials a second from each who lost most of the mesh, and two to each whom most lost, until
+/// the first one's word on each has come to all.
 const REACH_AGAIN: Millis = Millis(500);
+/// Between two rounds of anti-entropy that new links open. Guess: a round's frames go back and forth in less. When a cut
+/// heals, a node gets some ten links a second, and each peer would be sent, and would send, all that the first one brought.
+const ASK_PAUSE: Millis = Millis(250);
 /// What one peer may make this node send: 1 MiB/s, bursts of 2 MiB. Guess: a joiner of a mesh of 10,000 (7 MB)
 /// is whole in 6 s. Cost: that much upstream, at most, for each linked peer that floods.
 const SEND_BUDGET: (u64, u64) = (1 << 20, 2 << 20);
@@ -58,6 +65,11 @@ pub struct Directory<J = Checker> {
     pub(super) again: Option<(Millis, NodeId)>,
     /// Another of the fallen is tried then, since one of them was reached.
     reach_at: Option<Millis>,
+    /// When one of the fallen was last tried since it stands at a peer.
+    looked: Option<Millis>,
+    /// New links that wait for their first round, and when the next one may begin.
+    unasked: VecDeque<NodeId>,
+    ask_at: Millis,
     /// When somebody's unsigned word on this node was last followed.
     pub(super) outran: Option<Millis>,
 }
@@ -86,6 +98,9 @@ impl<J: Judge> Directory<J> {
             next_round: first,
             again: None,
             reach_at: None,
+            looked: None,
+            unasked: VecDeque::new(),
+            ask_at: Millis(0),
             outran: None,
         }
     }
@@ -143,7 +158,8 @@ impl<J: Judge> Directory<J> {
     pub fn next_wakeup(&self) -> Millis {
         let ends = self.store.next_end().unwrap_or(self.next_round);
         let again = self.again.map_or(self.next_round, |(at, _)| at);
-        self.next_round.min(ends).min(again).min(self.reach_at.unwrap_or(self.next_round))
+        let ask = if self.unasked.is_empty() { self.next_round } else { self.ask_at };
+        self.next_round.min(ends).min(again).min(ask).min(self.reach_at.unwrap_or(self.next_round))
     }
 
     /// The next thing to do; `None` until the next input.
@@ -177,9 +193,14 @@ impl<J: Judge> Directory<J> {
             self.again = None;
             self.ask(peer);
         }
+        while self.ask_at <= now.local
+            && let Some(peer) = self.unasked.pop_front()
+        {
+            self.ask_new(peer, now.local);
+        }
         if self.reach_at.is_some_and(|at| at <= now.local) {
             self.reach_at = None;
-            self.reach();
+            self.reach(false);
         }
         if self.next_round > now.local {
             return;
@@ -187,7 +208,7 @@ impl<J: Judge> Directory<J> {
         self.round += 1;
         let jitter = self.dice.below(ROUND.0 as usize / 2) as u64;
         self.next_round = now.local + Millis(ROUND.0 * 3 / 4 + jitter);
-        if self.round.is_multiple_of(REACH_EVERY) && self.reach() {
+        if self.round.is_multiple_of(REACH_EVERY) && self.reach(true) {
             return;
         }
         let at = self.dice.below(self.links.len());
@@ -196,20 +217,33 @@ impl<J: Judge> Directory<J> {
         }
     }
 
-    /// Tries one node that is not linked: a fallen one, or in a mesh where few are linked a standing one.
-    fn reach(&mut self) -> bool {
+    /// Tries one node that is not linked: a fallen one, or in a mesh where few are linked a standing one. `shared`: with all
+    /// others, so that each of the fallen is tried by some of them.
+    fn reach(&mut self, shared: bool) -> bool {
         let mut contacts = self.store.lost();
         contacts.retain(|contact| !self.links.contains_key(&contact.node));
         if self.links.len() < 3 {
             let standing = self.store.live().iter().filter(|(node, _)| **node != self.me);
             let apart = standing.filter(|(node, _)| !self.links.contains_key(node));
             contacts.extend(apart.map(|(_, entry)| &entry.record.contact));
+        } else if shared && self.dice.below(self.store.live().len()) as u64 >= REACHERS * contacts.len() as u64 {
+            return false;
         }
         let at = self.dice.below(contacts.len());
         let contact = contacts.get(at).map(|contact| (*contact).clone());
         let found = contact.is_some();
         self.effects.extend(contact.map(Effect::Reach));
         found
+    }
+
+    /// One of the fallen stands at a peer. Either the peer has yet to notice, or nobody but this node was wrong: then nobody
+    /// else would tell it.
+    pub(super) fn look_again(&mut self, contact: Contact, now: Millis) {
+        let rested = self.looked.is_none_or(|at| now.since(at) >= REACH_AGAIN);
+        if rested && !self.links.contains_key(&contact.node) {
+            self.looked = Some(now);
+            self.effects.push_back(Effect::Reach(contact));
+        }
     }
 
     fn link_up(&mut self, node: NodeId, now: Millis) {
@@ -228,11 +262,19 @@ impl<J: Judge> Directory<J> {
         self.links.insert(node, link);
         // Who is reached again was cut off, and seldom alone. A try each few seconds would take minutes for a thousand.
         if self.store.is_lost(&node) {
-            self.reach_at = Some(now + REACH_AGAIN);
+            let others = self.store.live().len() / self.store.lost().len().max(1);
+            self.reach_at = Some(now + Millis(REACH_AGAIN.0 * others.max(1) as u64));
         }
         // One of the two begins, or each record would cross twice.
         if self.me < node {
-            self.ask(node);
+            self.unasked.push_back(node);
+        }
+    }
+
+    fn ask_new(&mut self, peer: NodeId, now: Millis) {
+        if self.links.contains_key(&peer) {
+            self.ask_at = now + ASK_PAUSE;
+            self.ask(peer);
         }
     }
 

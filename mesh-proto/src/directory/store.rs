@@ -34,6 +34,8 @@ pub enum Gone {
 #[derive(Clone, Debug)]
 struct Tomb {
     version: Version,
+    /// What a record of that version adds to the sums of those where it stands.
+    term: u128,
     since: Millis,
     /// No record with the certificate of the last one is believed after this.
     until: UnixMillis,
@@ -118,7 +120,7 @@ impl<J: Judge> Store<J> {
             && now.local.since(tomb.since) <= age
         {
             // Said before it fell, heard after: the fence moves, the dead stay dead. A later start is another life.
-            tomb.version = version;
+            (tomb.version, tomb.term) = (version, body.term);
             tomb.until = tomb.until.max(body.cert.not_after.after(SKEW));
             return Err(RecordRefusal::Stale);
         }
@@ -175,6 +177,7 @@ impl<J: Judge> Store<J> {
         let worth = matches!(why, Gone::Dead | Gone::Expired) && self.contacts < MAX_CONTACTS;
         let tomb = Tomb {
             version: entry.record.version,
+            term: entry.term,
             since: now.local,
             until: entry.cert.not_after.after(SKEW),
             contact: worth.then(|| entry.record.contact.clone()),
@@ -227,6 +230,17 @@ impl<J: Judge> Store<J> {
     /// Whether it is one of these.
     pub(super) fn is_lost(&self, node: &NodeId) -> bool {
         self.tombs.get(node).is_some_and(|tomb| tomb.contact.is_some())
+    }
+
+    /// The one of the fallen that makes all the difference to a peer's digest: it stands there.
+    pub(super) fn disputed(&self, ours: &RangeDigest, theirs: &RangeDigest) -> Option<&Contact> {
+        if theirs.count != ours.count.saturating_add(1) {
+            return None;
+        }
+        let term = u128::from_le_bytes(theirs.sum).wrapping_sub(u128::from_le_bytes(ours.sum));
+        let mut fallen = self.tombs.range(theirs.range.ids());
+        let (node, tomb) = fallen.find(|(_, tomb)| tomb.term == term)?;
+        tomb.contact.as_ref().filter(|_| !self.revocations.expels(node))
     }
 
     pub(super) fn digest(&self, range: Range) -> RangeDigest {

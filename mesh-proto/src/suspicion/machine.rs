@@ -31,8 +31,7 @@ pub enum Input {
     Closed(NodeId),
     /// A probe could not be sent, or the dial for it failed.
     ProbeFailed(NodeId),
-    /// A probe frame from a member. Counts as heard, too. Accusations of those who have no record that stands are to
-    /// be dropped before.
+    /// A probe frame from a member. Counts as heard, too. Accusations of others go through [`ProbeFrame::of_known`] before.
     Frame {
         /// Who sent it.
         from: NodeId,
@@ -113,6 +112,8 @@ pub struct Suspicion {
     agenda: BTreeSet<(Millis, NodeId)>,
     /// Who asked about whom, and until when the word is of use.
     pub(super) asked: BTreeMap<NodeId, BTreeMap<NodeId, Millis>>,
+    /// When those whose time is over were last taken out of it.
+    pub(super) swept: Millis,
     pub(super) refuted: Option<Millis>,
     promised: Option<Millis>,
     nonce: u64,
@@ -130,6 +131,7 @@ impl Suspicion {
             peers: BTreeMap::new(),
             agenda: BTreeSet::new(),
             asked: BTreeMap::new(),
+            swept: Millis(0),
             refuted: None,
             promised: None,
             nonce: 0,
@@ -313,6 +315,10 @@ impl Suspicion {
         let Some(peer) = self.peers.get_mut(&node) else { return };
         match peer.health {
             Health::Alive if now.since(peer.heard) >= c.suspect_after => self.doubt(node, Doubt::Silent, now),
+            // Who lets itself be called dead for so long, and answers nonetheless, is not waited for.
+            Health::Alive if peer.told.is_some() && now.since(peer.ended.unwrap_or_default()) >= c.forget_after => {
+                self.forget(&node);
+            }
             Health::Alive => self.probe(node, now),
             Health::Suspect { why, .. } => {
                 let (asked, probed, heard) = (peer.asked, peer.probed, peer.heard);
@@ -338,11 +344,13 @@ impl Suspicion {
             Doubt::Closed => Death::Closed,
             _ => Death::Silent,
         };
+        // Who only looked because all were told need not tell all: a death would cost as many broadcasts as nodes. And who
+        // was called dead before, and has no record here since, is dead to all that were told then.
+        let silent = peer.accused || peer.told.take().is_some();
         (peer.health, peer.ended) = (Health::Dead { why }, Some(now));
-        let (incarnation, accused) = (peer.incarnation, peer.accused);
+        let incarnation = peer.incarnation;
         self.changed(node);
-        // Who only looked because all were told need not tell all: a death would cost as many broadcasts as nodes.
-        if !accused {
+        if !silent {
             self.effects.push_back(Effect::Declare { node, incarnation });
         }
     }

@@ -62,12 +62,14 @@ pub(super) struct Peer {
     pub(super) asked: Option<Millis>,
     /// Others' words count until then.
     pub(super) vouched: Option<Millis>,
-    /// When it was declared dead, or left.
+    /// When it was declared dead, or left; until its record stands again.
     pub(super) ended: Option<Millis>,
     /// How long its silence may last.
     pub(super) patience: Millis,
     /// Looked at because it was accused, and not watched otherwise.
     pub(super) accused: bool,
+    /// It was heard again after it was declared dead here, and its record does not stand yet: when it was last told so.
+    pub(super) told: Option<Millis>,
     /// Where it stands in the detector's agenda: when something is due for it, or before that.
     pub(super) noted: Option<Millis>,
 }
@@ -85,6 +87,7 @@ impl Peer {
             ended: None,
             patience,
             accused: false,
+            told: None,
             noted: None,
         }
     }

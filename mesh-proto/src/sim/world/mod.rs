@@ -20,7 +20,7 @@ mod traffic;
 mod warm;
 mod watch;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 
@@ -86,6 +86,7 @@ struct World {
     conns: u64,
     items: VecDeque<Item>,
     items_gone: u32,
+    item_ids: HashMap<blake3::Hash, u32>,
     broken: Option<String>,
     moves: u64,
     deliveries: u64,
@@ -221,6 +222,7 @@ impl World {
             conns: 0,
             items: VecDeque::new(),
             items_gone: 0,
+            item_ids: HashMap::new(),
             broken: None,
             moves: 0,
             deliveries: 0,
