@@ -31,9 +31,11 @@ const AGAIN: Millis = Millis(50);
 /// of them try. Guess. Cost: two dials a second from each who lost most of the mesh, and two to each whom most lost, until
 /// the first one's word on each has come to all.
 const REACH_AGAIN: Millis = Millis(500);
-/// Between two rounds of anti-entropy that new links open. Guess: a round's frames go back and forth in less. When a cut
-/// heals, a node gets some ten links a second, and each peer would be sent, and would send, all that the first one brought.
+/// Between two rounds of anti-entropy that new links open, and how many may be opened at once. Guess: a round's frames go
+/// back and forth in a quarter of a second. When a cut heals, a node gets some ten links a second, and would be sent by
+/// each, and send to each, what the first one brought.
 const ASK_PAUSE: Millis = Millis(250);
+const ASK_BURST: u64 = 4;
 /// What one peer may make this node send: 1 MiB/s, bursts of 2 MiB. Guess: a joiner of a mesh of 10,000 (7 MB)
 /// is whole in 6 s. Cost: that much upstream, at most, for each linked peer that floods.
 const SEND_BUDGET: (u64, u64) = (1 << 20, 2 << 20);
@@ -67,9 +69,10 @@ pub struct Directory<J = Checker> {
     reach_at: Option<Millis>,
     /// When one of the fallen was last tried since it stands at a peer.
     looked: Option<Millis>,
-    /// New links that wait for their first round, and when the next one may begin.
+    /// New links that wait for their first round.
     unasked: VecDeque<NodeId>,
-    ask_at: Millis,
+    /// When those that were begun would be over, one after the other.
+    asked_until: Millis,
     /// When somebody's unsigned word on this node was last followed.
     pub(super) outran: Option<Millis>,
 }
@@ -100,7 +103,7 @@ impl<J: Judge> Directory<J> {
             reach_at: None,
             looked: None,
             unasked: VecDeque::new(),
-            ask_at: Millis(0),
+            asked_until: Millis(0),
             outran: None,
         }
     }
@@ -158,7 +161,7 @@ impl<J: Judge> Directory<J> {
     pub fn next_wakeup(&self) -> Millis {
         let ends = self.store.next_end().unwrap_or(self.next_round);
         let again = self.again.map_or(self.next_round, |(at, _)| at);
-        let ask = if self.unasked.is_empty() { self.next_round } else { self.ask_at };
+        let ask = if self.unasked.is_empty() { self.next_round } else { self.ask_at() };
         self.next_round.min(ends).min(again).min(ask).min(self.reach_at.unwrap_or(self.next_round))
     }
 
@@ -193,10 +196,13 @@ impl<J: Judge> Directory<J> {
             self.again = None;
             self.ask(peer);
         }
-        while self.ask_at <= now.local
+        while self.ask_at() <= now.local
             && let Some(peer) = self.unasked.pop_front()
         {
-            self.ask_new(peer, now.local);
+            if self.links.contains_key(&peer) {
+                self.asked_until = self.asked_until.max(now.local) + ASK_PAUSE;
+                self.ask(peer);
+            }
         }
         if self.reach_at.is_some_and(|at| at <= now.local) {
             self.reach_at = None;
@@ -271,11 +277,9 @@ impl<J: Judge> Directory<J> {
         }
     }
 
-    fn ask_new(&mut self, peer: NodeId, now: Millis) {
-        if self.links.contains_key(&peer) {
-            self.ask_at = now + ASK_PAUSE;
-            self.ask(peer);
-        }
+    /// When the next new link may have its round.
+    fn ask_at(&self) -> Millis {
+        self.asked_until - Millis(ASK_PAUSE.0 * (ASK_BURST - 1))
     }
 
     fn link_down(&mut self, node: NodeId, now: Millis) {

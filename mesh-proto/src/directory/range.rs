@@ -60,6 +60,12 @@ impl Range {
         let parts = if bits <= Self::DEEPEST { 16u16 } else { 0 };
         (0..parts).map(move |part| Self { bits, prefix: prefix | (part << (16 - bits)) })
     }
+
+    /// In which of its parts a node lies that lies in it.
+    pub(super) fn part(&self, node: &NodeId) -> usize {
+        let start = u16::from_be_bytes([node.0[0], node.0[1]]);
+        usize::from(start >> 12u16.saturating_sub(u16::from(self.bits))) & 15
+    }
 }
 
 /// What an entry adds to its range's sum.
@@ -92,6 +98,7 @@ impl Default for Sums {
 impl Sums {
     /// Where the ranges of 0, 4 and 8 bits begin, and their end.
     const START: [usize; 4] = [0, 1, 17, 273];
+    pub(super) const DEEPEST: u8 = 8;
 
     fn places(node: &NodeId) -> [usize; 3] {
         let first = usize::from(node.0[0]);
@@ -114,7 +121,7 @@ impl Sums {
 
     /// A range's digest, if it is one of those that are kept.
     pub(super) fn digest(&self, range: Range) -> Option<RangeDigest> {
-        let start = Self::START.get(usize::from(range.bits / 4)).filter(|_| range.bits <= 8)?;
+        let start = Self::START.get(usize::from(range.bits / 4)).filter(|_| range.bits <= Self::DEEPEST)?;
         let (count, sum) = *self.0.get(start + (usize::from(range.prefix) >> (16 - range.bits)))?;
         Some(RangeDigest { range, count, sum: sum.to_le_bytes() })
     }

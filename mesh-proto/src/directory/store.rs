@@ -247,6 +247,21 @@ impl<J: Judge> Store<J> {
         self.sums.digest(range).unwrap_or_else(|| digest(range, self.live.range(range).map(|(_, entry)| entry.term)))
     }
 
+    /// The digests of a range's sixteen parts, in one walk where they are not kept.
+    pub(super) fn parts(&self, range: Range) -> Vec<RangeDigest> {
+        let split = || range.split();
+        if split().all(|part| part.bits <= Sums::DEEPEST) {
+            return split().map(|part| self.digest(part)).collect();
+        }
+        let mut sums = [(0u32, 0u128); 16];
+        for (node, entry) in self.live.range(range) {
+            let (count, sum) = &mut sums[range.part(node)];
+            (*count, *sum) = (*count + 1, sum.wrapping_add(entry.term));
+        }
+        let digests = split().zip(sums);
+        digests.map(|(range, (count, sum))| RangeDigest { range, count, sum: sum.to_le_bytes() }).collect()
+    }
+
     /// All that is known in a range, the fallen too, so that nobody sends them again.
     pub(super) fn items(&self, range: Range) -> Vec<Item> {
         let live = self.live.range(range).map(|(node, entry)| (node, entry.record.version));

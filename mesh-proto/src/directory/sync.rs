@@ -110,7 +110,7 @@ impl<J: Judge> Directory<J> {
                 listed += items.len();
                 leaves.push((their.range, items));
             } else {
-                parts.extend(their.range.split().map(|part| self.store.digest(part)));
+                parts.extend(self.store.parts(their.range));
             }
         }
         if let Some(contact) = disputed {
