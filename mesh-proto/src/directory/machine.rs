@@ -243,11 +243,15 @@ impl<J: Judge> Directory<J> {
     }
 
     /// One of the fallen stands at a peer. Either the peer has yet to notice, or nobody but this node was wrong: then nobody
-    /// else would tell it.
+    /// else would tell it. Who is linked is asked for its word, which shows that it lives.
     pub(super) fn look_again(&mut self, contact: Contact, now: Millis) {
-        let rested = self.looked.is_none_or(|at| now.since(at) >= REACH_AGAIN);
-        if rested && !self.links.contains_key(&contact.node) {
-            self.looked = Some(now);
+        if self.looked.is_some_and(|at| now.since(at) < REACH_AGAIN) {
+            return;
+        }
+        self.looked = Some(now);
+        if self.links.contains_key(&contact.node) {
+            self.ask(contact.node);
+        } else {
             self.effects.push_back(Effect::Reach(contact));
         }
     }

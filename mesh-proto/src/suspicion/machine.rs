@@ -172,6 +172,14 @@ impl Suspicion {
 
     /// Takes an input.
     pub fn handle(&mut self, input: Input, now: Millis) {
+        // In a big mesh most of what is heard comes from those whom others watch.
+        if let Input::Heard(node) = input
+            && self.promised.is_none_or(|at| at > now)
+            && !self.peers.contains_key(&node)
+            && !self.asked.contains_key(&node)
+        {
+            return;
+        }
         self.own_stall(now);
         let about = input.about();
         match input {
@@ -321,12 +329,12 @@ impl Suspicion {
             }
             Health::Alive => self.probe(node, now),
             Health::Suspect { why, .. } => {
-                let (asked, probed, heard) = (peer.asked, peer.probed, peer.heard);
-                let peer = peer.clone();
-                if c.verdict(&peer) <= now {
-                    return self.declare(node, why, peer.vouched.is_some_and(|until| until > now), now);
+                if c.verdict(peer) <= now {
+                    let vouched = peer.vouched.is_some_and(|until| until > now);
+                    return self.declare(node, why, vouched, now);
                 }
-                if asked.map_or(heard + c.suspect_after, |at| at + c.ask_every) <= now {
+                let (ask, probed) = (c.ask_at(peer), peer.probed);
+                if ask.is_some_and(|at| at <= now) {
                     self.ask(node, now);
                 }
                 if probed + c.probe_every <= now {

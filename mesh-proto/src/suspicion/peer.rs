@@ -110,10 +110,20 @@ impl Config {
                 probe.min(peer.heard + self.suspect_after)
             }
             Health::Suspect { .. } => {
-                let ask = peer.asked.map_or(peer.heard + self.suspect_after, |at| at + self.ask_every);
-                (peer.probed + self.probe_every).min(ask).min(self.verdict(peer))
+                let (probe, verdict) = (peer.probed + self.probe_every, self.verdict(peer));
+                probe.min(verdict).min(self.ask_at(peer).unwrap_or(verdict))
             }
             Health::Dead { .. } | Health::Left => peer.ended.unwrap_or_default() + self.forget_after,
+        }
+    }
+
+    /// When others are asked about a suspected peer. About one that this node does not watch they are asked once, unless
+    /// somebody vouches: its watchers asked before they accused it, and all members look at it in the same second.
+    pub(super) fn ask_at(&self, peer: &Peer) -> Option<Millis> {
+        match peer.asked {
+            None => Some(peer.heard + self.suspect_after),
+            Some(_) if peer.accused && peer.vouched.is_none() => None,
+            Some(at) => Some(at + self.ask_every),
         }
     }
 
