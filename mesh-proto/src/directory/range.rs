@@ -60,12 +60,6 @@ impl Range {
         let parts = if bits <= Self::DEEPEST { 16u16 } else { 0 };
         (0..parts).map(move |part| Self { bits, prefix: prefix | (part << (16 - bits)) })
     }
-
-    /// In which of its parts a node lies that lies in it.
-    pub(super) fn part(&self, node: &NodeId) -> usize {
-        let start = u16::from_be_bytes([node.0[0], node.0[1]]);
-        usize::from(start >> 12u16.saturating_sub(u16::from(self.bits))) & 15
-    }
 }
 
 /// What an entry adds to its range's sum.

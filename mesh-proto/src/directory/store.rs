@@ -253,13 +253,13 @@ impl<J: Judge> Store<J> {
         if split().all(|part| part.bits <= Sums::DEEPEST) {
             return split().map(|part| self.digest(part)).collect();
         }
-        let mut sums = [(0u32, 0u128); 16];
+        let mut parts: Vec<(Range, u32, u128)> = split().map(|part| (part, 0, 0)).collect();
         for (node, entry) in self.live.range(range) {
-            let (count, sum) = &mut sums[range.part(node)];
-            (*count, *sum) = (*count + 1, sum.wrapping_add(entry.term));
+            if let Some((_, count, sum)) = parts.iter_mut().find(|(part, ..)| part.contains(node)) {
+                (*count, *sum) = (*count + 1, sum.wrapping_add(entry.term));
+            }
         }
-        let digests = split().zip(sums);
-        digests.map(|(range, (count, sum))| RangeDigest { range, count, sum: sum.to_le_bytes() }).collect()
+        parts.into_iter().map(|(range, count, sum)| RangeDigest { range, count, sum: sum.to_le_bytes() }).collect()
     }
 
     /// All that is known in a range, the fallen too, so that nobody sends them again.
