@@ -9,7 +9,7 @@ use super::{Aged, Announce, Believed, Effect, Entry, Gone, Input, Judge, budget:
 use crate::{
     codec::{self, CodecError, Ext},
     dice::Dice,
-    identity::{Contact, NodeId, RevocationList, Revocations, Signed},
+    identity::{NodeId, RevocationList, Revocations, Signed},
     record::{Checker, RecordRefusal, Version},
     time::{Millis, Now},
 };
@@ -22,15 +22,8 @@ pub const ROUND: Millis = Millis(2000);
 /// Each so-manieth round a fallen or not linked node is tried instead, so that halves of a mesh find each
 /// other. Default 3, from the prototype. Cost: one dial to a dead node every 6 s.
 pub const REACH_EVERY: u64 = 3;
-/// How many of a whole mesh try each fallen node in such a round: with 10,000 nodes, all of them would dial one dead node
-/// 1,600 times a second. Guess. Cost: one dial each 0.75 s at each of the fallen. Up to so many nodes, all try.
-const REACHERS: u64 = 8;
 /// When a peer has more to send. Guess: above a LAN's round trip.
 const AGAIN: Millis = Millis(50);
-/// After one of the fallen was reached, until another is tried; where more stand than fell, so many times longer, since all
-/// of them try. Guess. Cost: two dials a second from each who lost most of the mesh, and two to each whom most lost, until
-/// the first one's word on each has come to all.
-const REACH_AGAIN: Millis = Millis(500);
 /// Between two rounds of anti-entropy that new links open, and how many may be opened at once. Guess: a round's frames go
 /// back and forth in a quarter of a second. When a cut heals, a node gets some ten links a second, and would be sent by
 /// each, and send to each, what the first one brought.
@@ -61,14 +54,14 @@ pub struct Directory<J = Checker> {
     resting: BTreeMap<NodeId, (Millis, Link)>,
     pub(super) effects: VecDeque<Effect>,
     refused: BTreeMap<&'static str, u64>,
-    dice: Dice,
+    pub(super) dice: Dice,
     round: u64,
     next_round: Millis,
     pub(super) again: Option<(Millis, NodeId)>,
     /// Another of the fallen is tried then, since one of them was reached.
-    reach_at: Option<Millis>,
+    pub(super) reach_at: Option<Millis>,
     /// When one of the fallen was last tried since it stands at a peer.
-    looked: Option<Millis>,
+    pub(super) looked: Option<Millis>,
     /// New links that wait for their first round.
     unasked: VecDeque<NodeId>,
     /// When those that were begun would be over, one after the other.
@@ -223,39 +216,6 @@ impl<J: Judge> Directory<J> {
         }
     }
 
-    /// Tries one node that is not linked: a fallen one, or in a mesh where few are linked a standing one. `shared`: with all
-    /// others, so that each of the fallen is tried by some of them.
-    fn reach(&mut self, shared: bool) -> bool {
-        let mut contacts = self.store.lost();
-        contacts.retain(|contact| !self.links.contains_key(&contact.node));
-        if self.links.len() < 3 {
-            let standing = self.store.live().iter().filter(|(node, _)| **node != self.me);
-            let apart = standing.filter(|(node, _)| !self.links.contains_key(node));
-            contacts.extend(apart.map(|(_, entry)| &entry.record.contact));
-        } else if shared && self.dice.below(self.store.live().len()) as u64 >= REACHERS * contacts.len() as u64 {
-            return false;
-        }
-        let at = self.dice.below(contacts.len());
-        let contact = contacts.get(at).map(|contact| (*contact).clone());
-        let found = contact.is_some();
-        self.effects.extend(contact.map(Effect::Reach));
-        found
-    }
-
-    /// One of the fallen stands at a peer. Either the peer has yet to notice, or nobody but this node was wrong: then nobody
-    /// else would tell it. Who is linked is asked for its word, which shows that it lives.
-    pub(super) fn look_again(&mut self, contact: Contact, now: Millis) {
-        if self.looked.is_some_and(|at| now.since(at) < REACH_AGAIN) {
-            return;
-        }
-        self.looked = Some(now);
-        if self.links.contains_key(&contact.node) {
-            self.ask(contact.node);
-        } else {
-            self.effects.push_back(Effect::Reach(contact));
-        }
-    }
-
     fn link_up(&mut self, node: NodeId, now: Millis) {
         if node == self.me || self.store.revocations.expels(&node) {
             return;
@@ -270,10 +230,8 @@ impl<J: Judge> Directory<J> {
             read: Budget::new(READ_BUDGET.0, READ_BUDGET.1, now),
         });
         self.links.insert(node, link);
-        // Who is reached again was cut off, and seldom alone. A try each few seconds would take minutes for a thousand.
         if self.store.is_lost(&node) {
-            let others = self.store.live().len() / self.store.lost().len().max(1);
-            self.reach_at = Some(now + Millis(REACH_AGAIN.0 * others.max(1) as u64));
+            self.reached(now);
         }
         // One of the two begins, or each record would cross twice.
         if self.me < node {
