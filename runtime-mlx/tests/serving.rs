@@ -8,7 +8,7 @@ use engine::{Engine, EngineLoad, LocalEngine};
 use futures_util::{StreamExt, stream};
 use mesh_proto::{
     Channel, ChatPrompt, Event, FinishReason, GenerateError, GenerateRequest, Message, ModelId, Prompt, Role, Sampling,
-    TokenId, ToolCall, ToolDefinition, Usage,
+    TokenId, ToolCall, ToolCallDelta, ToolDefinition, Usage,
 };
 use runtime_mlx::{MlxOptions, start};
 use serde_json::Value;
@@ -34,7 +34,8 @@ fn ask(text: &str) -> GenerateRequest {
 struct Answer {
     content: String,
     reasoning: String,
-    calls: Vec<(String, Value)>,
+    /// Names, and arguments as they were written; a resumed answer may begin amid a call, without its name.
+    calls: Vec<(String, String)>,
     usage: Usage,
     reason: Option<FinishReason>,
 }
@@ -42,26 +43,39 @@ struct Answer {
 async fn answer(engine: &LocalEngine, request: GenerateRequest) -> Result<Answer, GenerateError> {
     let mut generation = engine.generate(request).await?;
     let mut answer = Answer::default();
-    let mut calls: Vec<(String, String)> = Vec::new();
     while let Some(event) = generation.next().await {
         match event {
             Event::Started { .. } => {}
             Event::Text { channel: Channel::Content, text, .. } => answer.content += &text,
             Event::Text { channel: Channel::Reasoning, text, .. } => answer.reasoning += &text,
-            Event::ToolCall { delta, .. } => {
-                if let Some(name) = delta.name {
-                    calls.push((name, String::new()));
-                }
-                // A resumed answer's first call need not be number 0.
-                calls.last_mut().unwrap().1 += &delta.arguments;
-            }
+            Event::ToolCall { delta, .. } => answer.call(delta),
             Event::Finished { reason, usage, .. } => (answer.reason, answer.usage) = (Some(reason), usage),
             Event::Failed(error) => return Err(error),
         }
     }
-    let parse = |(name, json): (String, String)| (name, serde_json::from_str(&json).unwrap());
-    answer.calls = calls.into_iter().map(parse).collect();
     Ok(answer)
+}
+
+impl Answer {
+    /// A piece of a call: a new one's, or more of the last one.
+    fn call(&mut self, delta: ToolCallDelta) {
+        if delta.name.is_some() || self.calls.is_empty() {
+            self.calls.push((delta.name.unwrap_or_default(), String::new()));
+        }
+        self.calls.last_mut().unwrap().1 += &delta.arguments;
+    }
+
+    /// The calls with those of the answer's rest.
+    fn calls_and(&self, rest: Vec<(String, String)>) -> Vec<(String, String)> {
+        let mut calls = self.calls.clone();
+        for (name, arguments) in rest {
+            match calls.last_mut().filter(|_| name.is_empty()) {
+                Some(last) => last.1 += &arguments,
+                None => calls.push((name, arguments)),
+            }
+        }
+        calls
+    }
 }
 
 fn text(value: &Value) -> Option<String> {
@@ -115,7 +129,9 @@ async fn judge(engine: &LocalEngine, case: &Value) -> Option<String> {
     });
     let content = text(&expect["content"]).unwrap_or_default();
     let reasoning = text(&case["reasoning"]).unwrap_or_default();
-    let right = got.content == content && got.calls == calls && got.reasoning == reasoning;
+    let parse = |(name, json): &(String, String)| (name.clone(), serde_json::from_str(json).unwrap_or_default());
+    let got_calls: Vec<(String, Value)> = got.calls.iter().map(parse).collect();
+    let right = got.content == content && got_calls == calls && got.reasoning == reasoning;
     (!right).then(|| format!("{}: {got:?} instead of {expect}", case["id"]))
 }
 
@@ -233,9 +249,8 @@ async fn told(engine: &LocalEngine, request: GenerateRequest) -> Vec<(Answer, Ve
                 *(if channel == Channel::Content { &mut had.content } else { &mut had.reasoning }) += &text;
                 tokens
             }
-            // Calls come whole.
             Event::ToolCall { delta, tokens, .. } => {
-                had.calls.push((delta.name.unwrap(), serde_json::from_str(&delta.arguments).unwrap()));
+                had.call(delta);
                 tokens
             }
             _ => continue,
@@ -269,7 +284,7 @@ async fn an_answer_resumed_on_another_host_goes_on_to_the_letter() {
                 let both = Answer {
                     content: had.content.clone() + &rest.content,
                     reasoning: had.reasoning.clone() + &rest.reasoning,
-                    calls: [had.calls.clone(), rest.calls].concat(),
+                    calls: had.calls_and(rest.calls),
                     usage,
                     reason: rest.reason,
                 };

@@ -45,10 +45,15 @@ impl Answer {
         detok: Detokenizer,
         split: Splitter,
         stop: &[String],
-        new_id: NewId,
     ) -> Self {
         let sink = Sink { stops: Stops::new(stop), stopped: false, calls: 0, new_id };
         Self { vocabulary, marks, detok, split, sink, text: String::new(), tokens: 0, reasoning_tokens: 0 }
+    }
+
+    /// With ids of another shape for calls that the model gives none.
+    pub(crate) fn with_ids(mut self, new_id: NewId) -> Self {
+        self.sink.new_id = new_id;
+        self
     }
 
     /// One generated token, not the one that ends the sequence. What is settled by it is appended to `out`: often one

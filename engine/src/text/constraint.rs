@@ -42,6 +42,17 @@ pub(crate) enum Wanted<'a> {
     This(&'a str),
 }
 
+/// What is asked of an answer's form.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Form<'a> {
+    /// Whether it begins with reasoning.
+    pub(crate) reasoning: Reasoning,
+    /// Its calls.
+    pub(crate) wanted: Wanted<'a>,
+    /// Its content.
+    pub(crate) constraint: Option<&'a Constraint>,
+}
+
 /// The field that a constraint comes from.
 pub(crate) fn field(constraint: &Constraint) -> &'static str {
     match constraint {
@@ -50,6 +61,14 @@ pub(crate) fn field(constraint: &Constraint) -> &'static str {
         Constraint::Regex(_) => "regex",
         Constraint::Lark(_) => "lark",
     }
+}
+
+/// What a text that is compiled is written in.
+#[derive(Clone, Copy, Debug, Hash)]
+enum Kind {
+    Schema,
+    Regex,
+    Lark,
 }
 
 /// Grammars that have been compiled and found good.
@@ -61,9 +80,14 @@ pub(crate) struct Checked {
 
 impl Checked {
     /// Compiles a grammar without a vocabulary, within llguidance's own limits of size; `field` is whose fault it is.
-    fn check(&self, field: &str, source: &str, grammar: impl FnOnce() -> TopLevelGrammar) -> Result<(), GenerateError> {
+    fn check(
+        &self,
+        field: &str,
+        (kind, source): (Kind, &str),
+        grammar: impl FnOnce() -> TopLevelGrammar,
+    ) -> Result<(), GenerateError> {
         let [first, second] = &self.hashers;
-        let key = (first.hash_one(source), second.hash_one(source));
+        let key = (first.hash_one((kind, source)), second.hash_one((kind, source)));
         if self.good.lock().unwrap_or_else(PoisonError::into_inner).contains(&key) {
             return Ok(());
         }
@@ -84,7 +108,7 @@ impl Checked {
     }
 
     fn check_schema(&self, field: &str, schema: &Json) -> Result<(), GenerateError> {
-        self.check(field, &schema.to_string(), || TopLevelGrammar::from_json_schema(schema.clone()))
+        self.check(field, (Kind::Schema, &schema.to_string()), || TopLevelGrammar::from_json_schema(schema.clone()))
     }
 }
 
@@ -103,14 +127,14 @@ fn content(constraint: &Constraint, checked: &Checked, writer: &mut Writer<'_>) 
             Ok(writer.json(&schema))
         }
         Constraint::Regex(regex) => {
-            checked.check(field, regex, || TopLevelGrammar::from_regex(regex))?;
+            checked.check(field, (Kind::Regex, regex), || TopLevelGrammar::from_regex(regex))?;
             // An empty expression is an empty string, which Lark's slashes cannot say.
             let regex = regex_to_lark(regex, "");
             Ok(if regex.is_empty() { "\"\"".to_owned() } else { writer.rule(&format!("/{regex}/")) })
         }
         Constraint::Lark(lark) => {
             // Its special tokens are looked up when it is compiled for the vocabulary.
-            checked.check(field, lark, || TopLevelGrammar::from_lark(lark.clone()))?;
+            checked.check(field, (Kind::Lark, lark), || TopLevelGrammar::from_lark(lark.clone()))?;
             Ok(writer.rule(&format!("%lark {{\n{lark}\n}}")))
         }
     }
@@ -122,9 +146,7 @@ fn content(constraint: &Constraint, checked: &Checked, writer: &mut Writer<'_>) 
 /// `Invalid`, naming the field whose schema, expression or grammar cannot be compiled.
 pub(crate) fn grammar(
     markup: &Markup,
-    reasoning: Reasoning,
-    wanted: Wanted<'_>,
-    constraint: Option<&Constraint>,
+    Form { reasoning, wanted, constraint }: Form<'_>,
     checked: &Checked,
     special: &[(u32, String)],
 ) -> Result<Option<String>, GenerateError> {

@@ -59,6 +59,14 @@ impl<'a> Writer<'a> {
         if special.is_empty() { rule } else { format!("{rule} {}", self.text(special)) }
     }
 
+    /// [`Writer::until`], past marks that are special tokens, which no text holds.
+    pub(crate) fn until_past(&mut self, tag: &str, marks: &[&str]) -> String {
+        let special = marks.iter().filter(|mark| self.special_in(mark).is_some());
+        let marks: Vec<String> = special.map(|mark| self.text(mark)).collect();
+        let until = self.until(tag);
+        if marks.is_empty() { until } else { format!("({ANY} {})* {until}", either(&marks)) }
+    }
+
     /// [`Writer::until`], but not where the text starts with `unlike`.
     pub(crate) fn until_unless(&mut self, tag: &str, unlike: Option<&str>) -> String {
         let Some(unlike) = unlike.filter(|unlike| self.special_in(unlike).is_none()) else { return self.until(tag) };

@@ -104,7 +104,7 @@ impl TextModel {
         };
         let detok = Detokenizer::new(self.vocabulary.clone(), &end);
         let split = Splitter::new(prepared.markup.clone());
-        Answer::new(self.vocabulary.clone(), self.marks.clone(), detok, split, stop, self.dialect.ids())
+        Answer::new(self.vocabulary.clone(), self.marks.clone(), detok, split, stop).with_ids(self.dialect.ids())
     }
 
     /// What closes this model's reasoning, as it writes it: for whoever cuts the reasoning short. Special tokens are

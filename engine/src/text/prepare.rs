@@ -7,7 +7,7 @@ use mesh_proto::{ChatPrompt, Constraint, GenerateError, GenerateRequest, Prompt,
 
 use crate::text::{
     TextModel,
-    constraint::{Reasoning, Wanted, field, grammar},
+    constraint::{Form, Reasoning, Wanted, field, grammar},
     split::Markup,
     tools::Offer,
 };
@@ -118,7 +118,7 @@ impl TextModel {
             let field = if matches!(prompt, Prompt::Chat(_)) { "messages" } else { "prompt" };
             return Err(GenerateError::invalid(field, "there is nothing to continue: the prompt has no tokens"));
         }
-        let form = grammar(&markup, reasoning, wanted, constraint, &self.checked, &self.marks)?;
+        let form = grammar(&markup, Form { reasoning, wanted, constraint }, &self.checked, &self.marks)?;
         Ok(Prepared { tokens, grammar: form.map(Grammar), markup, fresh })
     }
 

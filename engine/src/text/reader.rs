@@ -40,7 +40,9 @@ pub(crate) enum Part {
 pub(crate) enum Space {
     /// It is part of the text.
     Kept,
-    /// One line break goes with the tag.
+    /// It is part of a value, of which nothing is shown that could be the tag.
+    Value,
+    /// The same, but for one line break, which goes with the tag.
     Line,
     /// All of it goes with the tag.
     Dropped,
@@ -249,11 +251,13 @@ impl Reader {
         let text = {
             let mut shared = self.lock();
             let rest = shared.rest();
-            // One byte alone (`<`) is not taken for a tag.
-            let cut = Some(longest_overlap(rest, tags)).filter(|cut| *cut > 1).unwrap_or(0);
+            // One byte alone (`<`) is not taken for a tag in a text.
+            let least = if matches!(space, Space::Value | Space::Line) { 1 } else { 2 };
+            let cut = Some(longest_overlap(rest, tags)).filter(|cut| *cut >= least).unwrap_or(0);
             let end = rest.len() - cut;
             let kept = match space {
-                Space::Kept | Space::Line => end,
+                Space::Kept | Space::Value => end,
+                Space::Line => space.before(rest.get(..end).unwrap_or_default()),
                 Space::Dropped if cut == 0 => end,
                 Space::Dropped | Space::DroppedAtEnd => trim_end(rest.get(..end).unwrap_or_default()).len(),
             };
@@ -363,7 +367,7 @@ impl Space {
     /// How much of `text`, which may go on with a tag, is settled.
     fn before(self, text: &str) -> usize {
         match self {
-            Self::Kept => text.len(),
+            Self::Kept | Self::Value => text.len(),
             Self::Line => text.strip_suffix('\n').unwrap_or(text).len(),
             Self::Dropped | Self::DroppedAtEnd => trim_end(text).len().max(text.len().saturating_sub(MOST_HELD_SPACE)),
         }

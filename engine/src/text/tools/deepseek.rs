@@ -107,7 +107,7 @@ impl Dialect for DeepSeekV3 {
 
 /// One call of anything.
 fn one(writer: &mut Writer<'_>) -> String {
-    let end = writer.until(END);
+    let end = writer.until_past(END, &[SEPARATOR]);
     format!("{} {end} {}", writer.text(BEGIN), writer.text(CLOSE))
 }
 

@@ -49,7 +49,7 @@ impl Dialect for Gemma {
     }
 
     fn one(&self, writer: &mut Writer<'_>) -> Option<String> {
-        Some(writer.until(CLOSE))
+        Some(writer.until_past(CLOSE, &[GEMMA_QUOTE]))
     }
 
     fn grammar(&self, tools: &[&Tool], many: bool, writer: &mut Writer<'_>) -> Calls {
@@ -111,7 +111,7 @@ async fn read(reader: &Reader, offer: &Offer) -> Read {
 /// Streams a string behind its mark.
 async fn string(reader: &Reader) -> bool {
     reader.arguments("\"");
-    let whole = reader.stream(&[GEMMA_QUOTE], Space::Kept, |text| reader.arguments(escaped(&text))).await.is_some();
+    let whole = reader.stream(&[GEMMA_QUOTE], Space::Value, |text| reader.arguments(escaped(&text))).await.is_some();
     if whole {
         reader.take(GEMMA_QUOTE.len());
         reader.arguments("\"");

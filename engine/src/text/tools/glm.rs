@@ -48,7 +48,7 @@ impl Dialect for Glm {
     }
 
     fn one(&self, writer: &mut Writer<'_>) -> Option<String> {
-        Some(writer.until(CLOSE))
+        Some(writer.until_past(CLOSE, &[KEY, KEY_END, VALUE, VALUE_END]))
     }
 
     fn grammar(&self, tools: &[&Tool], many: bool, writer: &mut Writer<'_>) -> Calls {

@@ -163,7 +163,7 @@ async fn call(reader: &Reader, name: &str) {
     }
     // Built-in tools take text that is no JSON: it is given as a string.
     reader.arguments("\"");
-    let end = reader.stream(&ENDS, Space::Kept, |text| reader.arguments(escaped(&text))).await;
+    let end = reader.stream(&ENDS, Space::Value, |text| reader.arguments(escaped(&text))).await;
     if end.is_some() {
         reader.arguments("\"");
     }

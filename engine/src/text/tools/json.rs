@@ -245,7 +245,7 @@ pub(super) async fn value(reader: &Reader, close: &str, mut give: impl FnMut(Str
 /// Reads a value that stands in a tag up to `close`: streamed where it is a string, whole otherwise. The tag is consumed.
 /// False at the end of the answer.
 pub(super) async fn tagged(reader: &Reader, types: Types, close: &str, lines: bool) -> bool {
-    let space = if lines { Space::Line } else { Space::Kept };
+    let space = if lines { Space::Line } else { Space::Value };
     if lines {
         reader.eat("\n").await;
     }

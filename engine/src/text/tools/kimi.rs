@@ -74,7 +74,7 @@ impl Dialect for Kimi {
     }
 
     fn one(&self, writer: &mut Writer<'_>) -> Option<String> {
-        let end = writer.until(END);
+        let end = writer.until_past(END, &[ARGUMENTS]);
         Some(format!("{} {end} {}", writer.text(BEGIN), writer.text(CLOSE)))
     }
 
