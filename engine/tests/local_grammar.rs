@@ -18,9 +18,11 @@ fn schema() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(json!({"type": "null"})),
         Just(json!({"type": "boolean"})),
-        (-50..50i64, 0..50i64).prop_map(|(low, more)| json!({"type": "integer", "minimum": low, "maximum": low + more})),
+        (-50..50i64, 0..50i64)
+            .prop_map(|(low, more)| json!({"type": "integer", "minimum": low, "maximum": low + more})),
         Just(json!({"type": "number"})),
-        (0..3u64, 0..9u64).prop_map(|(least, more)| json!({"type": "string", "minLength": least, "maxLength": least + more})),
+        (0..3u64, 0..9u64)
+            .prop_map(|(least, more)| json!({"type": "string", "minLength": least, "maxLength": least + more})),
         prop::collection::btree_set("[a-z]{1,4}", 1..4).prop_map(|words| json!({"enum": words})),
         any::<bool>().prop_map(|value| json!({"const": value})),
     ];
@@ -67,8 +69,10 @@ fn fits(value: &Value, schema: &Value) -> bool {
             within(items.len(), "minItems", "maxItems") && items.iter().all(|item| fits(item, &schema["items"]))
         }),
         "object" => value.as_object().is_some_and(|object: &Map<String, Value>| {
-            let required = schema["required"].as_array().unwrap().iter().all(|name| object.contains_key(name.as_str().unwrap()));
-            required && object.iter().all(|(name, value)| schema["properties"].get(name).is_some_and(|s| fits(value, s)))
+            let required =
+                schema["required"].as_array().unwrap().iter().all(|name| object.contains_key(name.as_str().unwrap()));
+            required
+                && object.iter().all(|(name, value)| schema["properties"].get(name).is_some_and(|s| fits(value, s)))
         }),
         other => panic!("{other}"),
     }

@@ -10,8 +10,8 @@ use engine::{
 };
 use local_support::{Bench, echo, next, request, small, start};
 use mesh_proto::{
-    Channel, ChatPrompt, Constraint, Dry, Event, FinishReason, GenerateError, GenerateRequest, Message, ModelId, Prompt,
-    Role,    Sampling, TokenId, TokenLogprob,
+    Channel, ChatPrompt, Constraint, Dry, Event, FinishReason, GenerateError, GenerateRequest, Message, ModelId,
+    Prompt, Role, Sampling, TokenId, TokenLogprob,
 };
 
 fn bench(script: Script) -> Bench {

@@ -180,8 +180,14 @@ impl GgufEngine {
             let prepared = shared.text.prepare_with(asked, now, encode)?;
             arrival::in_vocabulary("prompt", &prepared.tokens, vocab_size)?;
             let answer = shared.text.answer(&prepared, &stop);
-            let opening =
-                Opening { prompt: prepared.tokens, resume, max_tokens, ceiling_tokens, ignore_eos, ..Opening::default() };
+            let opening = Opening {
+                prompt: prepared.tokens,
+                resume,
+                max_tokens,
+                ceiling_tokens,
+                ignore_eos,
+                ..Opening::default()
+            };
             Draft::open(opening, answer, &Default::default())
         };
         let prepared = spawn_blocking(prepare).await;

@@ -82,7 +82,8 @@ impl Grammars {
             // Deep: what is shared would be locked by one request's mask for another's.
             return Ok(matcher.deep_clone());
         }
-        let factory = self.factory.get_or_init(|| vocabulary::factory(&self.text, &self.eos, self.vocab_size, limits()));
+        let factory =
+            self.factory.get_or_init(|| vocabulary::factory(&self.text, &self.eos, self.vocab_size, limits()));
         let factory = factory.as_ref().map_err(Clone::clone)?;
         let matcher = Matcher::new(factory.create_parser(TopLevelGrammar::from_lark(grammar.0.clone())));
         if let Some(error) = matcher.get_error() {

@@ -44,7 +44,8 @@ pub(super) fn factory(
         factory.quiet();
         Ok(factory)
     };
-    catch_unwind(AssertUnwindSafe(build)).unwrap_or_else(|_| Err("the vocabulary does not fit a trie: see the log".into()))
+    catch_unwind(AssertUnwindSafe(build))
+        .unwrap_or_else(|_| Err("the vocabulary does not fit a trie: see the log".into()))
 }
 
 /// A token's bytes; markup is its name behind a mark that no text has. Empty: no grammar chooses it.

@@ -80,7 +80,8 @@ fn mask(logits: Array, rows: &[Row<'_>]) -> Result<Array> {
 
 /// Whether the three penalties change anything.
 fn is_penalised(sampling: &Sampling) -> bool {
-    let any = sampling.repetition_penalty != 1.0 || sampling.presence_penalty != 0.0 || sampling.frequency_penalty != 0.0;
+    let any =
+        sampling.repetition_penalty != 1.0 || sampling.presence_penalty != 0.0 || sampling.frequency_penalty != 0.0;
     any && sampling.repeat_last_n != Some(0)
 }
 

@@ -68,7 +68,8 @@ fn typical(distance: &Array, likelihood: &Array, rows: &[&Row<'_>]) -> Result<Ar
     let total = likelihood.sum_axis(-1, true)?;
     let there = likelihood.gt(&zero)?;
     let information = ops::log(&total)?.subtract(distance)?;
-    let expected = ops::select(&there, &likelihood.multiply(&information)?, &zero)?.sum_axis(-1, true)?.divide(&total)?;
+    let expected =
+        ops::select(&there, &likelihood.multiply(&information)?, &zero)?.sum_axis(-1, true)?.divide(&total)?;
     let surprise = ops::abs(information.subtract(&expected)?)?;
     let surprise = ops::select(&there, &surprise, Array::from_f32(f32::INFINITY))?;
     let order = ops::argsort_axis(&surprise, -1)?;

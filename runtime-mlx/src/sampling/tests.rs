@@ -58,9 +58,8 @@ fn frequencies_follow_the_softmax_at_the_temperature() {
 #[test]
 fn truncations_keep_what_they_promise_and_nothing_else() {
     let logits = [0.0f32, 3.0, 1.0, 2.0];
-    let support = |sampling: &Sampling| -> Vec<bool> {
-        frequencies(&logits, sampling, 400).iter().map(|f| *f > 0.0).collect()
-    };
+    let support =
+        |sampling: &Sampling| -> Vec<bool> { frequencies(&logits, sampling, 400).iter().map(|f| *f > 0.0).collect() };
     assert_eq!(support(&Sampling { top_k: 2, ..at(3.0, 1) }), [false, true, false, true]);
     // Probabilities are 0.644, 0.237, 0.087, 0.032 in rank order: two of them reach 0.8.
     assert_eq!(support(&Sampling { top_p: 0.8, ..at(3.0, 1) }), [false, true, false, true]);
@@ -85,7 +84,10 @@ fn xtc_drops_all_likely_tokens_but_the_last_as_often_as_it_is_asked_to() {
     assert!(always[1] == 0.0 && always[3] == 0.0 && always[2] > 0.0 && always[0] > 0.0, "{always:?}");
     // Only one token reaches this threshold: nothing is dropped.
     assert_eq!(frequencies(&logits, &xtc(1.0, 0.3, 0.1), 50), frequencies(&logits, &at(0.1, 1), 50));
-    assert_eq!(frequencies(&logits, &xtc(1.0, 0.6, 3.0), 50), frequencies(&logits, &Sampling { top_k: 4, ..at(3.0, 1) }, 50));
+    assert_eq!(
+        frequencies(&logits, &xtc(1.0, 0.6, 3.0), 50),
+        frequencies(&logits, &Sampling { top_k: 4, ..at(3.0, 1) }, 50)
+    );
     // At temperature 0 the likeliest of what is left comes, as often as the coin says so.
     let sometimes = frequencies(&logits, &xtc(0.3, 0.05, 0.0), 3000);
     assert!((sometimes[2] - 0.3).abs() < 0.042 && (sometimes[1] - 0.7).abs() < 0.042, "{sometimes:?}");
