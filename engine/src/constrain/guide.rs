@@ -1,6 +1,9 @@
 //! One answer held to its grammar; must not know who chooses its tokens.
 
-use std::{fmt, sync::Arc, sync::mpsc::Receiver};
+use std::{
+    fmt,
+    sync::{Arc, mpsc::Receiver},
+};
 
 use llguidance::Matcher;
 use mesh_proto::TokenId;
