@@ -208,6 +208,10 @@ async fn errors_have_anthropics_shape_from_every_layer() {
     assert_eq!(error(post(body("#FAILFIRST", 5)).await, 500).await.0, "api_error");
     assert_eq!(error(post(body("#FAILMID", 50)).await, 500).await.0, "api_error");
     assert_eq!(error(post(" ".repeat(40 << 20)).await, 413).await.0, "request_too_large");
+    // What the SDKs' tool runners ask for first, and go on without if they are told in these words.
+    let thread = body("x", 5).replace("\"max_tokens\"", "\"thread\":{\"type\":\"create\"},\"max_tokens\"");
+    let refused: Value = post(thread).await.json().await.unwrap();
+    assert_eq!(refused["error"]["details"]["error_code"], "thread_unsupported_request");
     // The other dialect keeps its own.
     let other: Value = key(node.client.post(url("/v1/chat/completions"))).await.json().await.unwrap();
     assert!(other["error"].get("code").is_some() && other.get("type").is_none(), "{other}");

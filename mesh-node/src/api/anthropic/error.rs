@@ -16,6 +16,8 @@ use crate::api::ApiError;
 pub(in crate::api) const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 /// The paths that speak this dialect.
 const PATH: &str = "/v1/messages";
+/// What tells the SDKs to send whole conversations instead.
+const NO_THREAD: &str = "thread_unsupported_request";
 
 /// The body of an error, and the last event of a stream that broke.
 #[derive(Clone, Debug, Serialize)]
@@ -31,12 +33,20 @@ struct ErrorObject {
     #[serde(rename = "type")]
     kind: &'static str,
     message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<Details>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Details {
+    error_code: &'static str,
 }
 
 impl ErrorDto {
     pub(super) fn new(error: ApiError, request: &str) -> Self {
         let (_, kind) = row(&error);
-        let error = ErrorObject { kind, message: error.body.message };
+        let details = error.body.code.filter(|code| *code == NO_THREAD).map(|error_code| Details { error_code });
+        let error = ErrorObject { kind, message: error.body.message, details };
         Self { kind: "error", error, request_id: request.to_owned() }
     }
 }
@@ -69,6 +79,13 @@ pub(super) fn told(error: GenerateError) -> ApiError {
     if let Some(words) = words {
         told.body.message = words;
     }
+    told
+}
+
+/// The refusal of `thread`.
+pub(super) fn no_thread(error: GenerateError) -> ApiError {
+    let mut told = ApiError::from(error);
+    told.body.code = Some(NO_THREAD);
     told
 }
 

@@ -64,6 +64,8 @@ pub(in crate::api) struct MessagesRequest {
     // Refused by name, but for the values that ask for nothing.
     pub(super) container: Option<Value>,
     pub(super) mcp_servers: Option<Value>,
+    /// A conversation that the server would hold; the SDKs' tool runner asks for one, and goes on without.
+    pub(super) thread: Option<Value>,
 
     // Harmless: accounting and caching of a service that this is not, and speed, of which all that there is is given.
     #[serde(rename = "cache_control")]

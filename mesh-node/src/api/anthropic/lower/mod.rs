@@ -9,6 +9,7 @@ use mesh_proto::{
 
 use super::{
     Thinking,
+    error::no_thread,
     messages::{MessagesRequest, OutputConfig, OutputFormat, ThinkingDto},
 };
 use crate::api::{
@@ -44,6 +45,7 @@ pub(super) fn count(dto: MessagesRequest, id: RequestId, defaults: &Sampling) ->
 fn lowered(dto: MessagesRequest, id: RequestId, defaults: &Sampling, max_tokens: u32) -> Result<Asked, ApiError> {
     absent("container", dto.container.as_ref())?;
     absent("mcp_servers", dto.mcp_servers.as_ref())?;
+    absent("thread", dto.thread.as_ref()).map_err(no_thread)?;
     let tools = tools::tools(dto.tools.unwrap_or_default())?;
     let (tool_choice, parallel_tool_calls) = tools::choice(dto.tool_choice.map(|Object(choice)| choice), &tools)?;
     let (enable_thinking, reasoning_budget, thinking) = thought(dto.thinking.map(|Object(dto)| dto))?;
