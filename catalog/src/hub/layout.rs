@@ -3,6 +3,7 @@
 //! ```text
 //! CACHE/models--org--name/blobs/ETAG                          bytes, named by their SHA-256, or git's SHA-1
 //!                        /blobs/ETAG.incomplete                 what has arrived of them
+//!                        /blobs/ETAG.incomplete.elsewhere       what has come from others than the hub
 //!                        /snapshots/COMMIT/path/of/file       a relative link to the blob
 //!                        /refs/main                           the commit that a branch was at
 //! CACHE/.locks/models--org--name/ETAG.lock                    held (flock) by whoever downloads that blob
@@ -53,6 +54,11 @@ impl Place {
 
     pub(crate) fn part(&self, name: &str) -> PathBuf {
         self.blobs().join(format!("{name}.incomplete"))
+    }
+
+    /// What has come of a blob from others than the hub.
+    pub(crate) fn beside(&self, name: &str) -> PathBuf {
+        self.blobs().join(format!("{name}.incomplete.elsewhere"))
     }
 
     pub(crate) fn snapshots(&self) -> PathBuf {

@@ -26,6 +26,8 @@ struct Info {
     /// `false`, `"auto"` or `"manual"`.
     #[serde(default)]
     gated: Value,
+    #[serde(default)]
+    private: bool,
 }
 
 #[derive(Deserialize)]
@@ -80,7 +82,7 @@ pub(crate) async fn listing(client: &Client, repo: &str, revision: &str) -> Resu
         next = if any { following(&headers, &url, &first) } else { None };
     }
     files.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(Listing { commit, files, gated: is_gated(&info.gated) })
+    Ok(Listing { commit, files, gated: is_gated(&info.gated), private: info.private })
 }
 
 pub(crate) fn is_gated(field: &Value) -> bool {

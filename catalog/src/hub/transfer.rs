@@ -14,7 +14,7 @@ use reqwest::{
 use tokio::{sync::mpsc, task::spawn_blocking, time::sleep};
 
 use super::{
-    FileInfo, HubError,
+    Elsewhere, FileInfo, HubError, elsewhere,
     http::{About, Client, Failure, Tries},
     layout::{self, Place},
     part::Part,
@@ -36,6 +36,7 @@ pub(crate) struct Job<'a> {
     pub(crate) file: &'a FileInfo,
     pub(crate) url: Url,
     pub(crate) about: About<'a>,
+    pub(crate) elsewhere: Option<&'a dyn Elsewhere>,
 }
 
 impl Job<'_> {
@@ -57,7 +58,7 @@ impl Job<'_> {
             sleep(LOOK).await;
         };
         // It may have been finished between the two looks above.
-        if !self.place.has(name, size)? {
+        if !self.place.has(name, size)? && !elsewhere::bring(self, name, meter).await? {
             let (place, name) = (self.place.clone(), name.to_owned());
             let part = blocking(move || Part::open(&place, &name, size, lock)).await??;
             self.fill(part, meter).await?;
