@@ -2,14 +2,14 @@
 //! not know how models are served.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use bytesize::ByteSize;
 use catalog::{
     CatalogError, Format, HubModel, ModelFiles,
-    hub::{Hub, HubConfig, Progress, Stage, Wanted},
+    hub::{Elsewhere, Hub, HubConfig, Progress, Stage, Wanted},
 };
 use mesh_proto::{ModelId, record::ModelIdentity};
 
@@ -76,13 +76,22 @@ pub(crate) fn find(serving: &Serving) -> Result<Vec<Named>, CatalogError> {
     serving.models.iter().map(one).collect()
 }
 
-/// Brings a model here, telling how far it is.
+/// Brings a model here, from others who have it or else from the hub, telling how far it is.
 ///
 /// # Errors
 /// Why it does not come, in one line.
-pub(crate) async fn fetch(name: &str, model: &HubModel, config: Option<&HubConfig>) -> Result<ModelFiles, String> {
-    let config = config.ok_or("there is no folder for downloads: set HF_HOME to one")?;
-    let hub = Hub::new(config.clone()).map_err(|error| error.to_string())?;
+pub(crate) async fn fetch(
+    name: &str,
+    model: &HubModel,
+    config: Option<&HubConfig>,
+    elsewhere: Option<Arc<dyn Elsewhere>>,
+) -> Result<ModelFiles, String> {
+    let config = config.ok_or("there is no folder for downloads: set HF_HOME to one")?.clone();
+    let hub = match elsewhere {
+        Some(elsewhere) => Hub::with_elsewhere(config, elsewhere),
+        None => Hub::new(config),
+    };
+    let hub = hub.map_err(|error| error.to_string())?;
     let families = runtime_mlx::families();
     let wanted = Wanted { format: model.format, families: &families, projector: false };
     let teller = Teller::new(name.to_owned());
@@ -142,6 +151,8 @@ fn words(progress: &Progress, since: Duration, before: u64) -> String {
     match stage {
         Stage::Waiting => words += &format!("; another process is downloading {file}, which is waited for"),
         Stage::Retrying => words += &format!("; the hub is asked again for {file}"),
+        Stage::Elsewhere => words += ", from the mesh",
+        Stage::OthersTurn => words += &format!("; another node is fetching {file}, and gives it when it has it"),
         Stage::Fetching | Stage::Done => {}
     }
     words

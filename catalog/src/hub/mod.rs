@@ -52,7 +52,7 @@ pub struct Listing {
     pub files: Vec<FileInfo>,
     /// Whether terms have to be accepted first.
     pub gated: bool,
-    /// Whether only some may see it.
+    /// Whether only some may see it, or nobody says.
     pub private: bool,
 }
 
