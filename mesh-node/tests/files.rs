@@ -56,7 +56,8 @@ fn all_bytes() -> u64 {
 }
 
 async fn answers(node: &Node) {
-    let body = json!({ "model": "tiny", "messages": [{ "role": "user", "content": "What is 3 + 4?" }], "temperature": 0 });
+    let body =
+        json!({ "model": "tiny", "messages": [{ "role": "user", "content": "What is 3 + 4?" }], "temperature": 0 });
     let asked = async {
         loop {
             let answer: Value = node.post("/v1/chat/completions", &body).await.json().await.unwrap();
@@ -103,10 +104,8 @@ async fn three_nodes_one_after_the_other_ask_the_hub_for_each_byte_once() {
     assert!(sent > 2 * all_bytes(), "the bytes, and hashes beside them: {sent}");
     // What came from the mesh lies in the hub's cache as if it had come from there.
     let blobs = farm.path("hf-three/hub/models--org--tiny/blobs");
-    let names: Vec<String> = std::fs::read_dir(&blobs)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let names: Vec<String> =
+        std::fs::read_dir(&blobs).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     assert!(names.len() == 6 && names.iter().all(|name| !name.contains('.')), "{names:?}");
 }
 
@@ -161,7 +160,9 @@ async fn where_the_only_source_dies_midway_one_node_asks_the_hub_for_the_rest() 
     let (mut two, mut three) = (farm.begin("two", &line), farm.begin("three", &line));
     two.up().await;
     three.up().await;
-    counts(&one, "files_bytes_sent", 48 << 20).await;
+    for node in [&two, &three] {
+        counts(node, "files_bytes_received", 8 << 20).await;
+    }
     one.kill().await;
     let (two, three) = tokio::join!(two.ready(), three.ready());
     for node in [&two, &three] {
@@ -172,6 +173,25 @@ async fn where_the_only_source_dies_midway_one_node_asks_the_hub_for_the_rest() 
     assert!(again < LARGE, "one of the two asked for the rest: {again} of {LARGE}");
     let swapped = two.counter("files_bytes_sent").await.max(three.counter("files_bytes_sent").await);
     assert!(swapped > 0, "and gave it to the other");
+}
+
+#[tokio::test]
+async fn a_node_that_is_killed_midway_goes_on_where_it_was() {
+    let hub = Hub::new().repo(large("org/tiny")).start().unwrap();
+    let farm = farm(&hub);
+    let one = farm.found("one", "--model org/tiny --mlx").await;
+    let line = format!("--model org/tiny --mlx --join-file {}", farm.ticket().display());
+    let mut two = farm.begin("two", &line);
+    two.up().await;
+    counts(&one, "files_bytes_sent", 96 << 20).await;
+    two.kill().await;
+    let before = one.counter("files_bytes_sent").await;
+    let two = two.again(&farm).await;
+    answers(&two).await;
+    let received = two.counter("files_bytes_received").await;
+    // What was under way when it was killed, on both sides' way to the network and from it, comes again.
+    assert!(received + before < LARGE + all_bytes() + (64 << 20), "{received} after {before}");
+    assert_eq!(hub.content_bytes_sent(), LARGE + all_bytes(), "the hub gave each byte once");
 }
 
 #[tokio::test]

@@ -272,7 +272,8 @@ fn gives(store: MemStore, said: impl Fn(&FilesAsk) -> FileState + Send + Sync + 
         let (store, said) = (store.clone(), said.clone());
         tokio::spawn(async move {
             if connection.alpn() == BLOBS {
-                return iroh_blobs::provider::handle_connection(connection, (*store).clone(), EventSender::DEFAULT).await;
+                return iroh_blobs::provider::handle_connection(connection, (*store).clone(), EventSender::DEFAULT)
+                    .await;
             }
             while let Ok((mut send, mut recv)) = connection.accept_bi().await {
                 let Ok(bytes) = frame(&mut recv).await else { continue };

@@ -37,7 +37,8 @@ impl Turn for Noted {
     }
 
     fn judged(&mut self, right: Option<&Path>) {
-        let words = right.map_or("wrong".to_owned(), |path| format!("right, {} bytes", fs::metadata(path).unwrap().len()));
+        let words =
+            right.map_or("wrong".to_owned(), |path| format!("right, {} bytes", fs::metadata(path).unwrap().len()));
         self.0.lock().unwrap().push(words);
     }
 }
@@ -84,7 +85,10 @@ fn bench() -> Bench {
 #[tokio::test]
 async fn what_others_have_is_not_asked_of_the_hub() {
     let (diary, bytes) = get(&bench(), [generated(1, BYTES)]).await;
-    assert_eq!((diary.as_slice(), bytes), (&["org/model true", "right, 3000000 bytes", "over"].map(String::from)[..], 0));
+    assert_eq!(
+        (diary.as_slice(), bytes),
+        (&["org/model true", "right, 3000000 bytes", "over"].map(String::from)[..], 0)
+    );
 }
 
 #[tokio::test]
@@ -118,11 +122,9 @@ async fn wrong_bytes_from_others_are_thrown_away() {
 
 #[tokio::test]
 async fn others_are_told_whether_everybody_may_read_a_repository() {
-    for (repo, open) in [
-        (Repo::new(REPO), true),
-        (Repo::new(REPO).gated(["hf_t"]), false),
-        (Repo::new(REPO).private(["hf_t"]), false),
-    ] {
+    for (repo, open) in
+        [(Repo::new(REPO), true), (Repo::new(REPO).gated(["hf_t"]), false), (Repo::new(REPO).private(["hf_t"]), false)]
+    {
         let bench = Bench::new(test_hub::Hub::new().repo(repo.file("weights", "x")).token("hf_t"));
         let (diary, config) = (Diary::default(), bench.hub_of("hf_t").config().clone());
         let others = Others { bring: Mutex::default(), diary: diary.clone() };

@@ -132,10 +132,13 @@ pub(super) fn share(nothing: bool, also: Vec<String>) -> Result<Share, clap::Err
     if nothing {
         return Ok(Share::Nothing);
     }
-    let is_repository = |name: &str| name.split_once('/').is_some_and(|(org, name)| {
-        let good = |half: &str| !half.is_empty() && half.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
-        good(org) && good(name)
-    });
+    let is_repository = |name: &str| {
+        name.split_once('/').is_some_and(|(org, name)| {
+            let good =
+                |half: &str| !half.is_empty() && half.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+            good(org) && good(name)
+        })
+    };
     match also.iter().find(|name| !is_repository(name)) {
         Some(wrong) => {
             let message = format!("--share {wrong}: not a repository of the hub, ORG/NAME");

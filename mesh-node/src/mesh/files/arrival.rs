@@ -185,7 +185,9 @@ mod tests {
         let arrival = Arrival::open(&dir.path().join("x"), 2, root).unwrap();
         let pieces = arrival.pieces(1 << 20);
         assert_eq!(pieces.len(), 1);
-        assert!(items(b"{}", &pieces[0]).iter().any(|item| matches!(item, BaoContentItem::Leaf(Leaf { offset: 0, .. }))));
+        assert!(
+            items(b"{}", &pieces[0]).iter().any(|item| matches!(item, BaoContentItem::Leaf(Leaf { offset: 0, .. })))
+        );
         put(&arrival, items(b"{}", &pieces[0]));
         assert_eq!((arrival.here(), arrival.prefix()), (2, 2));
     }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use iroh::endpoint::Connection;
+use iroh::endpoint::{Connection, VarInt};
 use mesh_proto::{
     codec::Ext,
     files::{FileState, FilesAsk, FilesReply},
@@ -40,11 +40,14 @@ pub(super) struct Said {
     pub(super) state: Option<FileState>,
 }
 
+/// With whom, and by which protocol.
+type Line = (NodeId, &'static [u8]);
+
 /// Open connections to members, by protocol. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Lines {
     net: Net,
-    open: Arc<Mutex<BTreeMap<(NodeId, &'static [u8]), Connection>>>,
+    open: Arc<Mutex<BTreeMap<Line, Connection>>>,
     silent: Arc<Mutex<BTreeMap<NodeId, (u32, Instant)>>>,
 }
 
@@ -53,7 +56,7 @@ impl Lines {
         Self { net, open: Arc::default(), silent: Arc::default() }
     }
 
-    fn open(&self) -> MutexGuard<'_, BTreeMap<(NodeId, &'static [u8]), Connection>> {
+    fn open(&self) -> MutexGuard<'_, BTreeMap<Line, Connection>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -75,6 +78,13 @@ impl Lines {
         Some(fresh)
     }
 
+    /// Closes all connections. Who still uses one dials again.
+    pub(super) fn hang_up(&self) {
+        for (_, connection) in std::mem::take(&mut *self.open()) {
+            connection.close(VarInt::from_u32(0), b"done");
+        }
+    }
+
     /// Asks all members that may have a file.
     pub(super) async fn poll(&self, view: &View, key: &Key, shares: bool) -> Vec<Said> {
         let (repo, file) = key;
@@ -82,10 +92,7 @@ impl Lines {
         let asked = self.members(view).into_iter().map(|contact| {
             let ask = &ask;
             async move {
-                let reply = match timeout(PATIENCE, self.ask(&contact, ask)).await {
-                    Ok(reply) => reply,
-                    Err(_) => None,
-                };
+                let reply = timeout(PATIENCE, self.ask(&contact, ask)).await.unwrap_or_default();
                 self.heard(contact.node, reply.is_some());
                 // Whoever answers another question has said nothing about this one.
                 let state = reply.filter(|reply| reply.files.len() == 1).and_then(|reply| reply.files.first().copied());

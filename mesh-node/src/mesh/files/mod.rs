@@ -429,6 +429,15 @@ impl Turn for OurTurn {
     }
 }
 
+impl Drop for OurTurn {
+    fn drop(&mut self) {
+        // An idle connection costs both ends memory and packets.
+        if self.files.0.wants.count() <= 1 {
+            self.files.0.lines.hang_up();
+        }
+    }
+}
+
 /// A file of which nobody else is told.
 struct Alone;
 

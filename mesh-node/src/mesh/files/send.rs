@@ -53,10 +53,12 @@ impl Sends {
         let _place = place;
         let request = timeout(READ, Request::read_async(&mut recv)).await;
         let wanted = match &request {
-            Ok(Ok((Request::Get(get), _))) => get.ranges.as_single().filter(|(child, _)| *child == 0).map(|(_, ranges)| {
-                let root: [u8; 32] = *get.hash.as_bytes();
-                (root, ranges.clone())
-            }),
+            Ok(Ok((Request::Get(get), _))) => {
+                get.ranges.as_single().filter(|(child, _)| *child == 0).map(|(_, ranges)| {
+                    let root: [u8; 32] = *get.hash.as_bytes();
+                    (root, ranges.clone())
+                })
+            }
             _ => None,
         };
         let Some((root, ranges)) = wanted else { return self.refuse(&mut send) };
@@ -155,4 +157,3 @@ impl ProtocolHandler for Sends {
         Ok(())
     }
 }
-

@@ -16,6 +16,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use bao_tree::{
@@ -224,9 +225,10 @@ impl Trees {
     pub(super) fn open(&self, root: [u8; 32]) -> Option<Tree> {
         let (path, repo) = self.roots().get(&root).cloned()?;
         let stamp = Stamp::of(&path).ok()?;
-        let same = self.known().get(&path).is_some_and(|(seen, known)| {
-            *seen == stamp && matches!(known, Known::Ready { root: its } if *its == root)
-        });
+        let same = self
+            .known()
+            .get(&path)
+            .is_some_and(|(seen, known)| *seen == stamp && matches!(known, Known::Ready { root: its } if *its == root));
         if !same {
             return None;
         }
@@ -247,12 +249,23 @@ impl Trees {
     /// Forgets trees whose files are gone. Blocks.
     pub(super) fn sweep(&self) {
         for entry in fs::read_dir(&self.0.dir).into_iter().flatten().flatten() {
-            let note = last_note(&entry.path());
-            if note.is_some_and(|note| Stamp::of(&note.path).ok() != Some(note.stamp)) {
+            let gone = match last_note(&entry.path()) {
+                Some(note) => Stamp::of(&note.path).ok() != Some(note.stamp),
+                // Being made by another node of this machine, or left by one that was killed.
+                None => {
+                    entry.metadata().and_then(|meta| meta.modified()).is_ok_and(|at| at.elapsed().is_ok_and(is_old))
+                }
+            };
+            if gone {
                 let _ = fs::remove_file(entry.path());
             }
         }
     }
+}
+
+/// No file takes a day to be read.
+fn is_old(age: Duration) -> bool {
+    age > Duration::from_secs(24 * 3600)
 }
 
 /// The note behind a tree whose size is not known; `None` also where a tree is being made.

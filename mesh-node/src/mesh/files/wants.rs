@@ -41,6 +41,11 @@ impl Wants {
         Wish { wants: self.clone(), key }
     }
 
+    /// How many files are wanted.
+    pub(super) fn count(&self) -> usize {
+        self.all().len()
+    }
+
     /// What to answer `asker` about a file, if it is wanted here. `wants`: it wants it, too.
     pub(super) fn state(&self, key: &Key, asker: NodeId, wants: bool) -> Option<FileState> {
         let mut all = self.all();
