@@ -3,9 +3,11 @@
 
 mod tell;
 
+use std::sync::Arc;
+
 use catalog::{
     CatalogError, Format, HubModel, ModelFiles,
-    hub::{Hub, HubConfig, Wanted},
+    hub::{Elsewhere, Hub, HubConfig, Wanted},
 };
 use mesh_proto::{ModelId, record::ModelIdentity};
 
@@ -70,13 +72,22 @@ pub(crate) fn find(serving: &Serving) -> Result<Vec<Named>, CatalogError> {
     serving.models.iter().map(one).collect()
 }
 
-/// Brings a model here, telling how far it is.
+/// Brings a model here, from others who have it or else from the hub, telling how far it is.
 ///
 /// # Errors
 /// Why it does not come, in one line.
-pub(crate) async fn fetch(name: &str, model: &HubModel, config: Option<&HubConfig>) -> Result<ModelFiles, String> {
-    let config = config.ok_or("there is no folder for downloads: set HF_HOME to one")?;
-    let hub = Hub::new(config.clone()).map_err(|error| error.to_string())?;
+pub(crate) async fn fetch(
+    name: &str,
+    model: &HubModel,
+    config: Option<&HubConfig>,
+    elsewhere: Option<Arc<dyn Elsewhere>>,
+) -> Result<ModelFiles, String> {
+    let config = config.ok_or("there is no folder for downloads: set HF_HOME to one")?.clone();
+    let hub = match elsewhere {
+        Some(elsewhere) => Hub::with_elsewhere(config, elsewhere),
+        None => Hub::new(config),
+    };
+    let hub = hub.map_err(|error| error.to_string())?;
     let families = runtime_mlx::families();
     let wanted = Wanted { format: model.format, families: &families, projector: false };
     let teller = Teller::new(name.to_owned());

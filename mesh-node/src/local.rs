@@ -123,7 +123,9 @@ impl LocalEngines {
 
     /// Who answers for this very model here, whatever it is called.
     pub fn find_key(&self, key: ModelKey) -> Option<Served> {
-        self.models.borrow().values().find(|model| model.key() == key).and_then(|model| model.served().cloned())
+        let models = self.models.borrow();
+        // The same files may be here under two names, and answer under one.
+        models.values().filter(|model| model.key() == key).find_map(|model| model.served().cloned())
     }
 
     /// Adds an engine that answers already, with what it says of itself for its files' facts. For nodes without files,

@@ -23,7 +23,7 @@ use crate::{
     cli::{Console, ModelSource, Serving, say},
     local::LocalEngines,
     manage::{self, Desk, MeshControl, Token, TokenError},
-    mesh::{self, Mesh, MeshError},
+    mesh::{self, FilesOptions, Mesh, MeshError},
     router::Router,
     server::{self, Bound},
     shelf::{ServingOptions, Shelf, ShelfError},
@@ -171,7 +171,9 @@ pub async fn serve(serving: Serving) -> Result<(), NodeError> {
             shelf.load(&names[at]).await.map_err(failed)?;
         }
         for (at, name, model) in coming {
-            let files = arrivals::fetch(&name, &model, serving.hub.as_ref()).await.map_err(NodeError::Fetch)?;
+            let elsewhere = node.mesh.as_ref().and_then(|mesh| mesh.elsewhere());
+            let fetched = arrivals::fetch(&name, &model, serving.hub.as_ref(), elsewhere).await;
+            let files = fetched.map_err(NodeError::Fetch)?;
             shelf.locals().remove(&names[at]);
             names[at] = files.id.clone();
             shelf.name(files).await?;
@@ -195,7 +197,9 @@ pub async fn serve(serving: Serving) -> Result<(), NodeError> {
 async fn join(serving: &Serving, router: &Router, shelf: &Shelf) -> Result<Option<Arc<Mesh>>, NodeError> {
     let Some(options) = serving.mesh.clone() else { return Ok(None) };
     let serves = options.role == MemberRole::Serve;
-    let mesh = mesh::start(options, router.locals().clone(), shelf.clone(), serving.max_memory).await?;
+    let (cache, share) = (serving.cache.clone(), options.share.clone());
+    let files = serving.hub.clone().map(|hub| FilesOptions { hub, cache, share });
+    let mesh = mesh::start(options, router.locals().clone(), shelf.clone(), serving.max_memory, files).await?;
     router.join(mesh.clone());
     if serves {
         // What every node has, any node can take over.

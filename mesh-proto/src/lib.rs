@@ -17,6 +17,7 @@ mod dice;
 pub mod directory;
 mod error;
 mod event;
+pub mod files;
 mod id;
 pub mod identity;
 pub mod infer;

@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, fmt::Write as _, fs, path::PathBuf};
 use mesh_proto::{
     codec::{self, Ext, Wire},
     directory::{Announce, SyncFrame},
+    files::{FilesAsk, FilesReply},
     identity::{
         AdmitReply, AdmitRequest, CertChain, Contact, INVITATION_LIFETIME, Invitation, MembershipCert, RevocationList,
         Ticket,
@@ -126,6 +127,8 @@ fn the_limits_on_the_page_are_the_codes() {
         (ProbeFrame::NAME, ProbeFrame::LIMIT),
         (Ask::NAME, Ask::LIMIT),
         (Reply::NAME, Reply::LIMIT),
+        (FilesAsk::NAME, FilesAsk::LIMIT),
+        (FilesReply::NAME, FilesReply::LIMIT),
     ];
     for (name, limit) in limits {
         let row = format!("| {name} | {limit} |");
@@ -137,6 +140,8 @@ fn the_limits_on_the_page_are_the_codes() {
         ("ext tags", Ext::MAX_TAGS),
         ("tokens of a reply", Reply::MAX_TOKENS),
         ("pieces of a reply", Reply::MAX_PIECES),
+        ("files of a question", FilesAsk::MAX_FILES),
+        ("a repository's name", FilesAsk::MAX_REPO),
     ];
     for (name, cap) in caps {
         let row = format!("| {name} | {cap} |");

@@ -4,6 +4,7 @@
 //! CACHE/models--org--name/blobs/ETAG                          bytes, named by their SHA-256, or git's SHA-1
 //!                        /blobs/ETAG.incomplete               what has arrived of them, in order
 //!                        /blobs/ETAG.incomplete.pieces        the same in any order, with a .journal: only we know it
+//!                        /blobs/ETAG.incomplete.elsewhere     what has come from others than the hub
 //!                        /snapshots/COMMIT/path/of/file       a relative link to the blob
 //!                        /refs/main                           the commit that a branch was at
 //! CACHE/.locks/models--org--name/ETAG.lock                    held (flock) by whoever downloads that blob
@@ -66,6 +67,11 @@ impl Place {
 
     pub(crate) fn journal(&self, name: &str) -> PathBuf {
         self.blobs().join(format!("{name}{PIECES}.journal"))
+    }
+
+    /// What has come of a blob from others than the hub.
+    pub(crate) fn beside(&self, name: &str) -> PathBuf {
+        self.blobs().join(format!("{name}.incomplete.elsewhere"))
     }
 
     pub(crate) fn snapshots(&self) -> PathBuf {

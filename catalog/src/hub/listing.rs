@@ -26,6 +26,7 @@ struct Info {
     /// `false`, `"auto"` or `"manual"`.
     #[serde(default)]
     gated: Value,
+    private: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -80,7 +81,7 @@ pub(crate) async fn listing(client: &Client, repo: &str, revision: &str) -> Resu
         next = if any { following(&headers, &url, &first) } else { None };
     }
     files.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(Listing { commit, files, gated: is_gated(&info.gated) })
+    Ok(Listing { commit, files, gated: is_gated(&info.gated), private: info.private != Some(false) })
 }
 
 pub(crate) fn is_gated(field: &Value) -> bool {

@@ -10,6 +10,7 @@
 
 mod config;
 mod delete;
+mod elsewhere;
 mod error;
 mod fetch;
 mod flow;
@@ -31,6 +32,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, future::BoxFuture, stream}
 
 pub use config::{HUB, HubConfig, Secret, Tuning};
 pub use delete::Removal;
+pub use elsewhere::{Answer, Elsewhere, Hears, Turn, WantedFile};
 pub use error::HubError;
 pub use fetch::{Fetched, Wanted, fetch};
 pub use installed::{Checked, Installed, Snapshots};
@@ -53,6 +55,8 @@ pub struct Listing {
     pub files: Vec<FileInfo>,
     /// Whether terms have to be accepted first.
     pub gated: bool,
+    /// Whether only some may see it, or nobody says.
+    pub private: bool,
 }
 
 /// A file of a repository.
@@ -98,6 +102,7 @@ pub struct Hub(Arc<Inner>);
 struct Inner {
     client: Client,
     config: HubConfig,
+    elsewhere: Option<Arc<dyn Elsewhere>>,
 }
 
 impl Hub {
@@ -107,7 +112,16 @@ impl Hub {
     /// When the address or the token cannot be used.
     pub fn new(config: HubConfig) -> Result<Self, HubError> {
         let client = Client::new(&config)?;
-        Ok(Self(Arc::new(Inner { client, config })))
+        Ok(Self(Arc::new(Inner { client, config, elsewhere: None })))
+    }
+
+    /// The same, and others are asked for each file before the hub is.
+    ///
+    /// # Errors
+    /// As [`Hub::new`].
+    pub fn with_elsewhere(config: HubConfig, elsewhere: Arc<dyn Elsewhere>) -> Result<Self, HubError> {
+        let client = Client::new(&config)?;
+        Ok(Self(Arc::new(Inner { client, config, elsewhere: Some(elsewhere) })))
     }
 
     /// What it was made with.
@@ -123,7 +137,11 @@ impl Hub {
         if self.0.config.offline {
             return self.cached(repo, revision);
         }
-        listing::listing(&self.0.client, repo, revision).await
+        let listing = listing::listing(&self.0.client, repo, revision).await?;
+        if let Some(elsewhere) = &self.0.elsewhere {
+            elsewhere.listed(repo, !listing.gated && !listing.private);
+        }
+        Ok(listing)
     }
 
     /// What of a revision is here, without asking anybody.
@@ -137,9 +155,22 @@ impl Hub {
         let commit = place.commit(revision);
         let files = commit.as_ref().map(|commit| place.files(commit)).unwrap_or_default();
         match commit {
-            Some(commit) if !files.is_empty() => Ok(Listing { commit, files, gated: false }),
+            Some(commit) if !files.is_empty() => Ok(Listing { commit, files, gated: false, private: false }),
             _ => Err(self.missing(format!("{repo} at {revision}"))),
         }
+    }
+
+    /// Where the bytes are that the hub calls so, if they are here whole.
+    ///
+    /// # Errors
+    /// When these are no names that the hub gives, or something else lies in their place.
+    pub fn blob(&self, repo: &str, name: &str, bytes: u64) -> Result<Option<PathBuf>, HubError> {
+        names::check_repo(repo)?;
+        if !names::is_oid(name) && !names::is_sha256(name) {
+            return Err(HubError::Nonsense { what: repo.to_owned(), why: "no checksum".into() });
+        }
+        let place = self.place(repo);
+        Ok(if place.has(name, bytes)? { Some(place.blob(name)) } else { None })
     }
 
     /// Brings files into the cache, those that are not there. Goes on where an earlier download stopped, and waits for
@@ -199,7 +230,8 @@ impl Hub {
             let path = names::encoded(&file.path, true);
             let url = client.url(&format!("{}/resolve/{}/{path}", selection.repo, selection.commit))?;
             let about = About { repo: &selection.repo, revision: &selection.revision, file: Some(&file.path) };
-            jobs.push(transfer::Job { client, place: &place, file, url, about });
+            let elsewhere = self.0.elsewhere.as_deref();
+            jobs.push(transfer::Job { client, place: &place, file, url, about, elsewhere });
         }
         // In boxes, or the compiler cannot see that they may move between threads.
         let mut running: Vec<BoxFuture<'_, Result<(), HubError>>> = Vec::new();

@@ -356,14 +356,19 @@ pub(crate) fn is_right(place: &Place, file: &FileInfo) -> Result<bool, HubError>
     let Some(name) = layout::blob_name(file) else { return Ok(false) };
     let path = place.blob(name);
     let mut open = layout::open(&path, OpenOptions::new().read(true)).map_err(HubError::io(&path))?;
-    let mut sum = Sum::new(name, open.metadata().map_err(HubError::io(&path))?.len());
+    let sum = Sum::new(name, open.metadata().map_err(HubError::io(&path))?.len());
+    Ok(read_sum(&mut open, sum).map_err(HubError::io(&path))? == name)
+}
+
+/// The checksum of all that a file has from here on.
+pub(crate) fn read_sum(file: &mut File, mut sum: Sum) -> io::Result<String> {
     let mut buffer = vec![0; CHUNK];
     loop {
-        match open.read(&mut buffer) {
-            Ok(0) => return Ok(sum.hex() == name),
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(sum.hex()),
             Ok(count) => sum.add(&buffer[..count]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(cause) => return Err(HubError::Io { path, cause }),
+            Err(error) => return Err(error),
         }
     }
 }

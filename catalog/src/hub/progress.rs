@@ -5,6 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::elsewhere::Turn;
+
 /// Time between two reports at least. (ten a second, as the issue asks; the last one of a file always comes)
 const BETWEEN: Duration = Duration::from_millis(100);
 
@@ -13,6 +15,10 @@ const BETWEEN: Duration = Duration::from_millis(100);
 pub enum Stage {
     /// Its bytes arrive.
     Fetching,
+    /// They arrive from others than the hub.
+    Elsewhere,
+    /// One of those others is fetching it, and gives it when it has it; this one waits.
+    OthersTurn,
     /// Another process is downloading it; this one waits.
     Waiting,
     /// The connection was lost, or the hub asked for patience; it is asked again soon.
@@ -60,7 +66,7 @@ impl<'a> Meter<'a> {
 
     /// The count of one file.
     pub(crate) fn file(&'a self, name: &'a str, total: u64) -> FileMeter<'a> {
-        FileMeter { meter: self, name, total, done: 0, stage: None }
+        FileMeter { meter: self, name, total, done: 0, stage: None, turn: None }
     }
 }
 
@@ -71,12 +77,17 @@ pub(crate) struct FileMeter<'a> {
     total: u64,
     done: u64,
     stage: Option<Stage>,
+    /// Others who wait for this file, until the download is over.
+    pub(crate) turn: Option<Box<dyn Turn>>,
 }
 
 impl FileMeter<'_> {
     /// So many bytes of it are here.
     pub(crate) fn at(&mut self, done: u64, stage: Stage) {
         let done = done.min(self.total);
+        if let Some(turn) = &mut self.turn {
+            turn.at(done);
+        }
         let mut state = self.meter.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.all_done = (state.all_done + done).saturating_sub(self.done);
         self.done = done;

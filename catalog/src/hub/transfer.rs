@@ -6,7 +6,7 @@ use reqwest::Url;
 use tokio::{task::spawn_blocking, time::sleep};
 
 use super::{
-    FileInfo, HubError,
+    Elsewhere, FileInfo, HubError, elsewhere,
     flow::{self, Anew},
     http::{About, Client, Failure, Tries},
     layout::{self, Place},
@@ -27,6 +27,7 @@ pub(crate) struct Job<'a> {
     pub(crate) file: &'a FileInfo,
     pub(crate) url: Url,
     pub(crate) about: About<'a>,
+    pub(crate) elsewhere: Option<&'a dyn Elsewhere>,
 }
 
 impl Job<'_> {
@@ -48,7 +49,7 @@ impl Job<'_> {
             sleep(LOOK).await;
         };
         // It may have been finished between the two looks above.
-        if !self.place.has(name, size)? {
+        if !self.place.has(name, size)? && !elsewhere::bring(self, name, meter).await? {
             let (place, name) = (self.place.clone(), name.to_owned());
             let part = blocking(move || Part::open(&place, &name, size, lock)).await??;
             self.fill(part, meter).await?;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test's helpers may fail loudly")]
 
 mod cache;
+mod elsewhere;
 mod faults;
 mod fetch;
 mod full;

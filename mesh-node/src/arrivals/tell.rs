@@ -122,6 +122,8 @@ impl Bars {
         bar.set_message(match progress.stage {
             Stage::Waiting => "another process is downloading it",
             Stage::Retrying => "asking again",
+            Stage::Elsewhere => "from the mesh",
+            Stage::OthersTurn => "another node is fetching it, and gives it then",
             Stage::Fetching | Stage::Done => "",
         });
     }
@@ -167,6 +169,8 @@ fn words(progress: &Progress, since: Duration, before: u64) -> String {
     match stage {
         Stage::Waiting => words += &format!("; another process is downloading {file}, which is waited for"),
         Stage::Retrying => words += &format!("; the hub is asked again for {file}"),
+        Stage::Elsewhere => words += ", from the mesh",
+        Stage::OthersTurn => words += &format!("; another node is fetching {file}, and gives it when it has it"),
         Stage::Fetching | Stage::Done => {}
     }
     words

@@ -190,6 +190,8 @@ fn client(args: ClientArgs) -> ServeArgs {
         max_memory: None,
         mesh_name: None,
         ticket_file: None,
+        no_share: false,
+        shares: Vec::new(),
         mesh: args.mesh,
         door: args.door,
         llama: GgufArgs::default(),
@@ -214,6 +216,7 @@ fn serving(args: ServeArgs, role: MemberRole, environment: Environment) -> Resul
         role,
         mesh_name: args.mesh_name,
         ticket_file: args.ticket_file,
+        share: mesh::share(args.no_share, args.shares)?,
         environment: environment.join,
         state: state.clone(),
     };

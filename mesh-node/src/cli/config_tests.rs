@@ -9,7 +9,7 @@ use mesh_proto::{
 use runtime_gguf_bridge::KvBits;
 
 use super::*;
-use crate::cli::{Relay, Way};
+use crate::cli::{Relay, Share, Way};
 
 fn environment() -> Environment {
     Environment { cache: Some("/cache".into()), state: Some("/state".into()), ..Environment::default() }
@@ -124,6 +124,14 @@ fn a_mesh_is_founded_with_a_name() {
 }
 
 #[test]
+fn model_files_are_shared_as_the_flags_say() {
+    assert_eq!(mesh("--mesh-name home").share, Share::default());
+    assert_eq!(mesh("--mesh-name home --no-share").share, Share::Nothing);
+    let also = vec!["org/a".to_owned(), "org/b.c_d-e".to_owned()];
+    assert_eq!(mesh("--mesh-name home --share org/a --share org/b.c_d-e").share, Share::Open { also });
+}
+
+#[test]
 fn a_mesh_is_joined_with_tickets_typed_or_in_a_file_or_in_the_environment() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), format!("{}\n", ticket(1))).unwrap();
@@ -182,6 +190,11 @@ fn what_does_not_fit_together_or_does_not_work_yet_is_an_error() {
         ("--relay https://x.example", "--relay needs a mesh"),
         ("--no-relay", "--no-relay needs a mesh"),
         ("--no-mdns", "--no-mdns needs a mesh"),
+        ("--no-share", "--no-share needs a mesh"),
+        ("--share org/a", "--share needs a mesh"),
+        ("--mesh-name x --share tiny", "--share tiny"),
+        ("--mesh-name x --share org/../a", "--share org/../a"),
+        ("--mesh-name x --share org/a --no-share", "--no-share"),
         ("--mesh-name x --bind 127.0.0.1", "--bind"),
         ("--mesh-name x --relay https://x.example --no-relay", "--no-relay"),
         ("--mesh-name x --relay nowhere", "--relay nowhere"),

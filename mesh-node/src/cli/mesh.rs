@@ -32,6 +32,26 @@ pub struct MeshOptions {
     pub mdns: bool,
     /// Where keys and certificates lie.
     pub state: PathBuf,
+    /// Which model files other nodes may have.
+    pub share: Share,
+}
+
+/// Which model files other nodes may have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// None.
+    Nothing,
+    /// Those of the hub's repositories that are open to everybody, and of these.
+    Open {
+        /// Repositories, `org/name`.
+        also: Vec<String>,
+    },
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Self::Open { also: Vec::new() }
+    }
 }
 
 /// How a node gets into a mesh.
@@ -62,6 +82,7 @@ pub(super) struct Beside {
     pub(super) role: MemberRole,
     pub(super) mesh_name: Option<String>,
     pub(super) ticket_file: Option<PathBuf>,
+    pub(super) share: Share,
     /// `MESH_LLM_JOIN`.
     pub(super) environment: Option<OsString>,
     pub(super) state: PathBuf,
@@ -69,7 +90,7 @@ pub(super) struct Beside {
 
 /// `None`: alone.
 pub(super) fn meant(args: MeshArgs, beside: Beside) -> Result<Option<MeshOptions>, clap::Error> {
-    let Beside { role, mesh_name, ticket_file, environment, state } = beside;
+    let Beside { role, mesh_name, ticket_file, share, environment, state } = beside;
     let tickets = tickets(args.joins, args.join_file, environment)?;
     let way = match mesh_name {
         Some(_) if !tickets.is_empty() => {
@@ -85,6 +106,8 @@ pub(super) fn meant(args: MeshArgs, beside: Beside) -> Result<Option<MeshOptions
                 ("--no-relay", args.no_relay),
                 ("--no-mdns", args.no_mdns),
                 ("--timeout", !args.timeouts.is_empty()),
+                ("--no-share", share == Share::Nothing),
+                ("--share", share != Share::Nothing && share != Share::default()),
             ];
             return match flags.into_iter().find(|(_, typed)| *typed) {
                 None => Ok(None),
@@ -101,7 +124,28 @@ pub(super) fn meant(args: MeshArgs, beside: Beside) -> Result<Option<MeshOptions
         (None, false) => Relay::Public,
     };
     let mdns = !args.no_mdns;
-    Ok(Some(MeshOptions { way, role, ticket_file, bind: args.binds, relay, mdns, state }))
+    Ok(Some(MeshOptions { way, role, ticket_file, bind: args.binds, relay, mdns, state, share }))
+}
+
+/// What `--no-share` and `--share` say.
+pub(super) fn share(nothing: bool, also: Vec<String>) -> Result<Share, clap::Error> {
+    if nothing {
+        return Ok(Share::Nothing);
+    }
+    let is_repository = |name: &str| {
+        name.split_once('/').is_some_and(|(org, name)| {
+            let good =
+                |half: &str| !half.is_empty() && half.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+            good(org) && good(name)
+        })
+    };
+    match also.iter().find(|name| !is_repository(name)) {
+        Some(wrong) => {
+            let message = format!("--share {wrong}: not a repository of the hub, ORG/NAME");
+            Err(usage(ErrorKind::ValueValidation, message))
+        }
+        None => Ok(Share::Open { also }),
+    }
 }
 
 /// Typed ones and the file's; else the environment's. A message names where a bad one came from, and never the ticket.

@@ -19,6 +19,6 @@ pub use env::Environment;
 pub use gguf::GgufServing;
 pub use log::start as start_log;
 pub use manage::{Ask, CONSOLE_PORT, Manage, TicketTerms};
-pub use mesh::{MeshOptions, Relay, Way};
+pub use mesh::{MeshOptions, Relay, Share, Way};
 pub use models::{Choice, Models, ModelsAsk};
 pub use typed::Typed;

@@ -92,6 +92,12 @@ pub(super) struct ServeArgs {
     /// Write a ticket for the founded mesh to this file, for its owner's eyes only
     #[arg(long, value_name = "FILE", requires = "mesh_name", help_heading = "Mesh")]
     pub(super) ticket_file: Option<PathBuf>,
+    /// Give no model files to the mesh's other nodes [default: those of repositories that are open to everybody]
+    #[arg(long, conflicts_with = "shares", help_heading = "Mesh")]
+    pub(super) no_share: bool,
+    /// Give the files of this repository to the mesh's other nodes although it is gated or private; repeat for more
+    #[arg(long = "share", value_name = "ORG/NAME", help_heading = "Mesh")]
+    pub(super) shares: Vec<String>,
     #[command(flatten)]
     pub(super) mesh: MeshArgs,
     #[command(flatten)]

@@ -207,6 +207,7 @@ impl MeshControl for Mesh {
         }
         let mut counters = view.counters.clone();
         counters.insert("requests_refused".into(), self.serve.refused());
+        counters.extend(self.files.iter().flat_map(|files| files.counters()));
         counters.extend(self.links.skipped().map(|(label, count)| (label.to_owned(), count)));
         MeshStatus {
             name: view.name.clone(),

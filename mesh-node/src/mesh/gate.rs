@@ -1,4 +1,5 @@
-//! Who gets past the TLS handshake: members, and strangers to the admission desk only; must not know what either says.
+//! Who gets past the TLS handshake: members, to model files those that may serve, and strangers to the admission desk only;
+//! must not know what any of them says.
 
 use std::{
     collections::BTreeMap,
@@ -7,7 +8,7 @@ use std::{
 
 use iroh::endpoint::{AfterHandshakeOutcome, Connection, EndpointHooks, WeakConnectionHandle};
 use mesh_proto::{
-    identity::{CertChain, MembershipCert, NodeId, Revocations, SKEW},
+    identity::{CertChain, MemberRole, MembershipCert, NodeId, Revocations, SKEW},
     time::UnixMillis,
 };
 
@@ -18,7 +19,7 @@ pub(crate) const NOT_A_MEMBER: u32 = 403;
 /// That of a connection that is one too many.
 const TOO_MANY: u32 = 429;
 /// Connections that a member may have with this node at once, of all protocols. Unit: connections; default 32, a guess:
-/// a pair needs two of each of three protocols, when both dial at once. Cost: some 100 KiB each, and what their streams hold.
+/// a pair needs two of each of five protocols, when both dial at once. Cost: some 100 KiB each, and what their streams hold.
 const MAX_CONNECTIONS: usize = 32;
 
 /// Whose certificates this node has seen. Cheap to clone; every clone sees every change.
@@ -31,6 +32,7 @@ pub(crate) struct Members {
 #[derive(Clone, Debug)]
 struct Standing {
     until: UnixMillis,
+    role: MemberRole,
     chain: CertChain,
 }
 
@@ -45,13 +47,19 @@ impl Members {
 
     /// Lets a member's connections in. The chain was checked.
     pub(crate) fn admit(&self, cert: &MembershipCert, chain: &CertChain) {
-        let standing = Standing { until: cert.not_after.after(SKEW), chain: chain.clone() };
+        let standing = Standing { until: cert.not_after.after(SKEW), role: cert.role, chain: chain.clone() };
         self.write().insert(cert.node, standing);
     }
 
     /// Whether its connections may come in now.
     pub(crate) fn knows(&self, node: &NodeId, now: UnixMillis) -> bool {
         self.read().get(node).is_some_and(|standing| now <= standing.until)
+    }
+
+    /// The same, of a protocol that may be for members that serve only.
+    fn lets_in(&self, node: &NodeId, alpn: &[u8], now: UnixMillis) -> bool {
+        let serves = |standing: &Standing| standing.role == MemberRole::Serve || !alpn::is_between_servers(alpn);
+        self.read().get(node).is_some_and(|standing| now <= standing.until && serves(standing))
     }
 
     /// Lets no new connection of it in.
@@ -111,7 +119,7 @@ impl EndpointHooks for Gate {
         if connection.alpn() == alpn::ADMIT {
             return AfterHandshakeOutcome::Accept;
         }
-        if self.members.knows(&node, clock::unix()) {
+        if self.members.lets_in(&node, connection.alpn(), clock::unix()) {
             if !self.members.remember(node, connection) {
                 tracing::debug!(node = %node.short(), "one connection too many");
                 return AfterHandshakeOutcome::Reject { error_code: TOO_MANY.into(), reason: b"too many".to_vec() };

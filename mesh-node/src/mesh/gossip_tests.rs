@@ -25,7 +25,7 @@ use tokio::{
 
 use super::*;
 use crate::{
-    cli::{MeshOptions, Relay, Way},
+    cli::{MeshOptions, Relay, Share, Way},
     mesh::gate::{Gate, Members},
 };
 
@@ -183,6 +183,7 @@ impl Quick {
             relay: Relay::None,
             mdns: false,
             state: state.path().to_owned(),
+            share: Share::default(),
         };
         let members = Members::default();
         for other in 1..=2 {

@@ -6,6 +6,8 @@
 //! members ──── mesh-llm/mesh/1 ──→ links (anti-entropy, probes) ───┤→ mail → brain: Directory, Suspicion, Placement
 //!              iroh-gossip ──────→ gossip (fresh records) ─────────┘        │
 //!              mesh-llm/infer/1 ─→ tunnel::Serve → local engines            └→ view → router, API, operator
+//! servers ──── mesh-llm/files/1 ─→ files (who has which model file)
+//!              iroh-blobs ───────→ files (its bytes)
 //! ```
 //! The gate stands before all of them: without membership a connection ends with its handshake, whatever it wanted, but
 //! for the admission desk.
@@ -17,6 +19,7 @@ mod clock;
 mod control;
 mod endpoint;
 mod error;
+mod files;
 mod gate;
 pub mod gossip;
 mod home;
@@ -30,6 +33,7 @@ mod view;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
+use catalog::hub::Elsewhere;
 use iroh::protocol::{IncomingFilterOutcome, Router as Protocols};
 use mesh_proto::{
     ModelId,
@@ -38,6 +42,7 @@ use mesh_proto::{
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 pub use error::MeshError;
+pub use files::FilesOptions;
 pub use view::{Joining, MeshModel, Peer, View};
 
 pub(crate) use alpn::INFER;
@@ -47,6 +52,7 @@ pub(crate) use own::Sketches;
 
 use self::{
     admit::Desk,
+    files::{Files, Sends},
     gate::{Gate, Members},
     gossip::Fast,
     home::{Home, replace},
@@ -75,13 +81,15 @@ pub struct Mesh {
     links: Links,
     serve: Serve,
     sketches: Sketches,
+    files: Option<Files>,
     handover: watch::Sender<Option<HandsOver>>,
     protocols: Protocols,
     locals: LocalEngines,
     role: MemberRole,
 }
 
-/// Opens the node's sockets and begins to join; returns at once, whatever the network does.
+/// Opens the node's sockets and begins to join; returns at once, whatever the network does. Without `files`, model files
+/// neither come from other nodes nor go there.
 ///
 /// # Errors
 /// When the state folder, the key, the sockets or the ticket cannot be used.
@@ -90,6 +98,7 @@ pub async fn start(
     locals: LocalEngines,
     shelf: Shelf,
     budget: Option<u64>,
+    files: Option<FilesOptions>,
 ) -> Result<Arc<Mesh>, MeshError> {
     let home = Home::open(&options.state)?;
     let key = home.key()?;
@@ -109,7 +118,7 @@ pub async fn start(
     let serve = Serve::new(locals.clone(), mesh, sketches.clone(), handed as Handover);
     let places = Arc::new(Semaphore::new(admit::MAX_STRANGERS));
     let busy = places.clone();
-    let protocols = Protocols::builder(net.endpoint.clone())
+    let mut protocols = Protocols::builder(net.endpoint.clone())
         // While many knock, an address must prove itself before it costs a handshake.
         .incoming_filter(Arc::new(move |incoming| {
             let crowded = busy.available_permits() < admit::MAX_STRANGERS / 2;
@@ -122,8 +131,7 @@ pub async fn start(
         .accept(alpn::ADMIT, Desk::new(mail.clone(), places))
         .accept(alpn::MESH, links.clone())
         .accept(alpn::INFER, serve.clone())
-        .accept(alpn::GOSSIP, fast.gossip())
-        .spawn();
+        .accept(alpn::GOSSIP, fast.gossip());
     let name = match &options.way {
         Way::Found { name } => name.clone(),
         Way::Join(tickets) => tickets.first().and_then(join::name_in).or_else(|| drawer.name()).unwrap_or_default(),
@@ -134,6 +142,15 @@ pub async fn start(
     };
     let (shown, view) = watch::channel(Arc::new(View::new(key.id(), mesh, name.clone(), joining)));
     let role = options.role;
+    // A founder that was never met by anybody waits for nobody.
+    let expects = matches!(options.way, Way::Join(_)) || !drawer.peers().is_empty();
+    let files = files.filter(|_| role == MemberRole::Serve);
+    let files = files.and_then(|files| Files::new(files, &options.state, net.clone(), view.clone(), expects));
+    let shares = files.as_ref().is_some_and(Files::shares);
+    if let Some(files) = files.as_ref().filter(|files| files.shares()) {
+        protocols = protocols.accept(alpn::FILES, files.clone()).accept(alpn::BLOBS, Sends::new(files));
+    }
+    let protocols = protocols.spawn();
     let membership = join::Membership {
         home,
         drawer,
@@ -147,13 +164,13 @@ pub async fn start(
         members,
         locals: locals.clone(),
         shelf,
-        own: Own::new(sketches.clone(), budget),
+        own: Own::new(sketches.clone(), budget, shares),
         mail: mail.clone(),
         view: shown,
     };
     tokio::spawn(membership.run(letters));
     let pool = Pool::new(net.clone());
-    Ok(Arc::new(Mesh { view, mail, pool, net, links, serve, sketches, handover, protocols, locals, role }))
+    Ok(Arc::new(Mesh { view, mail, pool, net, links, serve, sketches, files, handover, protocols, locals, role }))
 }
 
 impl Mesh {
@@ -171,6 +188,11 @@ impl Mesh {
     pub fn asked(&self, model: ModelId) {
         // Where the mesh's task is that busy, one request more is no news.
         let _ = self.mail.try_send(Mail::Asked(model));
+    }
+
+    /// The other nodes, as those who may have a file of the hub.
+    pub fn elsewhere(&self) -> Option<Arc<dyn Elsewhere>> {
+        self.files.clone().map(|files| Arc::new(files) as Arc<dyn Elsewhere>)
     }
 
     pub(crate) fn pool(&self) -> &Pool {

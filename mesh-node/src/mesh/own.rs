@@ -93,12 +93,14 @@ pub(crate) struct Own {
     system: Option<System>,
     /// What models may take; the machine's memory where nothing was said.
     budget: Option<u64>,
+    /// It gives model files to others.
+    shares: bool,
 }
 
 impl Own {
-    pub(crate) fn new(sketches: Sketches, budget: Option<u64>) -> Self {
+    pub(crate) fn new(sketches: Sketches, budget: Option<u64>, shares: bool) -> Self {
         let memory = RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram());
-        Self { sketches, pace: Pace::default(), system: System::new_with_specifics(memory).ok(), budget }
+        Self { sketches, pace: Pace::default(), system: System::new_with_specifics(memory).ok(), budget, shares }
     }
 
     /// The record, and the same signed. Of what does not fit a record, sketches go first, then models on disk.
@@ -144,7 +146,7 @@ impl Own {
             issued_at: words.issued_at,
             lifetime: words.lifetime,
             chain: words.chain,
-            build: Build { release: env!("CARGO_PKG_VERSION").into(), protocols: alpn::all() },
+            build: Build { release: env!("CARGO_PKG_VERSION").into(), protocols: alpn::all(self.shares) },
             contact: words.contact,
             draining: words.draining,
             memory,

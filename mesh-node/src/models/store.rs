@@ -69,7 +69,7 @@ impl Store {
         let endpoint = self.hub.as_ref().map_or(catalog::hub::HUB, |hub| hub.endpoint.as_str());
         let files = match catalog::on_hub(name, format, endpoint)? {
             Some(model) => {
-                let fetched = arrivals::fetch(name, &model, self.hub.as_ref()).await;
+                let fetched = arrivals::fetch(name, &model, self.hub.as_ref(), None).await;
                 fetched.map_err(ModelsError::Fetch)?
             }
             None => catalog::resolve(name, &self.cache, format, None)?,

@@ -5,7 +5,7 @@
 //! door alike, so that both look the same to whoever resumes.
 
 mod ask;
-mod io;
+pub(crate) mod io;
 mod serve;
 mod speech;
 

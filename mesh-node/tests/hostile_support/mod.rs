@@ -5,11 +5,12 @@ mod peer;
 
 use std::{sync::Arc, time::Duration};
 
+use catalog::hub::HubConfig;
 use mesh_node::{
-    cli::{MeshOptions, Relay, Way},
+    cli::{MeshOptions, Relay, Share, Way},
     local::LocalEngines,
     manage::{MeshControl, TicketOrder},
-    mesh::{Joining, Mesh},
+    mesh::{FilesOptions, Joining, Mesh},
     router::Router,
     shelf::{ServingOptions, Shelf},
 };
@@ -39,6 +40,7 @@ pub struct Node {
     pub router: Router,
     pub locals: LocalEngines,
     pub engine: Option<Arc<ScriptEngine>>,
+    pub files: Option<FilesOptions>,
     options: MeshOptions,
     dir: TempDir,
 }
@@ -54,14 +56,19 @@ pub struct Said {
 
 impl Node {
     pub async fn found(model: Option<&str>) -> Self {
-        Self::begin(Way::Found { name: "test".into() }, MemberRole::Serve, model).await
+        Self::begin(Way::Found { name: "test".into() }, MemberRole::Serve, model, None).await
     }
 
     pub async fn join(ticket: &Ticket, role: MemberRole, model: Option<&str>) -> Self {
-        Self::begin(Way::Join(vec![ticket.clone()]), role, model).await
+        Self::begin(Way::Join(vec![ticket.clone()]), role, model, None).await
     }
 
-    async fn begin(way: Way, role: MemberRole, model: Option<&str>) -> Self {
+    /// A server without a model, whose cache is `cache`, of the hub at `hub`.
+    pub async fn with_files(way: Way, hub: &str, share: Share) -> Self {
+        Self::begin(way, MemberRole::Serve, None, Some((hub.to_owned(), share))).await
+    }
+
+    async fn begin(way: Way, role: MemberRole, model: Option<&str>, files: Option<(String, Share)>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let options = MeshOptions {
             way,
@@ -71,12 +78,22 @@ impl Node {
             relay: Relay::None,
             mdns: false,
             state: dir.path().join("state"),
+            share: Share::default(),
         };
         let engine = model.map(|id| Arc::new(ScriptEngine::new(id)));
-        Self::start(options, engine, dir).await
+        let files = files.map(|(hub, share)| {
+            let hub = HubConfig { endpoint: hub, ..HubConfig::new(dir.path().join("hub")) };
+            FilesOptions { hub, cache: dir.path().join("cache"), share }
+        });
+        Self::start(options, engine, files, dir).await
     }
 
-    async fn start(options: MeshOptions, engine: Option<Arc<ScriptEngine>>, dir: TempDir) -> Self {
+    async fn start(
+        options: MeshOptions,
+        engine: Option<Arc<ScriptEngine>>,
+        files: Option<FilesOptions>,
+        dir: TempDir,
+    ) -> Self {
         let locals = LocalEngines::default();
         if let Some(engine) = &engine {
             assert!(locals.add_served(served(engine.clone())));
@@ -91,12 +108,12 @@ impl Node {
             identify: false,
         };
         let shelf = Shelf::new(locals.clone(), serving);
-        let mesh = mesh_node::mesh::start(options.clone(), locals.clone(), shelf, None).await.unwrap();
+        let mesh = mesh_node::mesh::start(options.clone(), locals.clone(), shelf, None, files.clone()).await.unwrap();
         // A host that says nothing is given up sooner than in life.
         let config = AttemptConfig { first_event: Millis(1000), ..AttemptConfig::default() };
         let router = Router::new(locals.clone(), config);
         router.join(mesh.clone());
-        let node = Self { mesh, router, locals, engine, options, dir };
+        let node = Self { mesh, router, locals, engine, files, options, dir };
         node.until("it is in the mesh", |node| !matches!(node.mesh.view().joining, Joining::Joining { .. })).await;
         node
     }
@@ -203,7 +220,7 @@ pub struct Stopped {
 
 impl Stopped {
     pub async fn again(self) -> Node {
-        Node::start(self.options, self.engine, self.dir).await
+        Node::start(self.options, self.engine, None, self.dir).await
     }
 }
 

@@ -32,6 +32,8 @@ pub const ADMIT: &[u8] = b"mesh-llm/admit/1";
 pub const MESH: &[u8] = b"mesh-llm/mesh/1";
 pub const INFER: &[u8] = mesh_proto::infer::ALPN;
 pub const GOSSIP: &[u8] = iroh_gossip::ALPN;
+pub const FILES: &[u8] = mesh_proto::files::ALPN;
+pub const BLOBS: &[u8] = iroh_blobs::ALPN;
 
 /// Kinds of frames between members.
 pub const SYNC: u8 = 0;
@@ -72,7 +74,7 @@ impl Peer {
             .secret_key(SecretKey::from_bytes(&key.seed()))
             .relay_mode(RelayMode::Disabled)
             .portmapper_config(PortmapperConfig::Disabled)
-            .alpns([ADMIT, MESH, INFER, GOSSIP].map(<[u8]>::to_vec).to_vec())
+            .alpns([ADMIT, MESH, INFER, GOSSIP, FILES, BLOBS].map(<[u8]>::to_vec).to_vec())
             .clear_ip_transports()
             .bind_addr("127.0.0.1:0")
             .unwrap()
@@ -158,12 +160,17 @@ pub enum Act {
 
 pub type Answer = Arc<dyn Fn(&Ask) -> Vec<Act> + Send + Sync>;
 
+/// What a member does with a connection about files.
+pub type Gives = Arc<dyn Fn(Connection) + Send + Sync>;
+
 /// An admitted member, linked with the ticket's node, whose every word is the test's.
 pub struct Member {
     pub peer: Peer,
     pub chain: CertChain,
     pub at: Contact,
     pub heard: Arc<Heard>,
+    /// What it says that it speaks.
+    pub protocols: Vec<String>,
     incarnation: u64,
     sequence: AtomicU64,
     /// Dropped connections close.
@@ -194,13 +201,24 @@ impl Member {
     }
 
     pub async fn answering(ticket: &Ticket, answer: Answer) -> Self {
+        Self::with(ticket, answer, None).await
+    }
+
+    /// Lets itself in, and gives files, as far as the mesh knows.
+    pub async fn giving(ticket: &Ticket, gives: Gives) -> Self {
+        Self::with(ticket, Arc::new(|_: &Ask| vec![Act::Hang]), Some(gives)).await
+    }
+
+    async fn with(ticket: &Ticket, answer: Answer, gives: Option<Gives>) -> Self {
         let peer = Peer::new().await;
         let AdmitReply::Admitted { chain, .. } = peer.join(ticket).await else { panic!("not admitted") };
         let at = ticket.contacts[0].clone();
         let heard = Arc::<Heard>::default();
-        tokio::spawn(accept(peer.endpoint.clone(), chain.clone(), answer, heard.clone()));
+        let spoken: &[&[u8]] = if gives.is_some() { &[FILES, BLOBS] } else { &[] };
+        let protocols = spoken.iter().map(|name| String::from_utf8(name.to_vec()).unwrap()).collect();
+        tokio::spawn(accept(peer.endpoint.clone(), chain.clone(), answer, gives, heard.clone()));
         let (incarnation, sequence, kept) = (unix().0, AtomicU64::new(0), Mutex::default());
-        Self { peer, chain, at, heard, incarnation, sequence, kept }
+        Self { peer, chain, at, heard, protocols, incarnation, sequence, kept }
     }
 
     pub fn id(&self) -> NodeId {
@@ -242,7 +260,7 @@ impl Member {
             issued_at: now,
             lifetime: Record::MAX_LIFETIME,
             chain: self.chain.clone(),
-            build: Build { release: "9.9.9".into(), protocols: vec![] },
+            build: Build { release: "9.9.9".into(), protocols: self.protocols.clone() },
             contact: self.peer.contact(),
             draining: false,
             memory: Memory::default(),
@@ -347,7 +365,8 @@ pub async fn word(stream: &mut RecvStream) -> Result<Reply, String> {
     }
 }
 
-async fn frame(stream: &mut RecvStream) -> Result<Vec<u8>, String> {
+/// The next frame's bytes.
+pub async fn frame(stream: &mut RecvStream) -> Result<Vec<u8>, String> {
     let mut length = [0; 4];
     stream.read_exact(&mut length).await.map_err(|error| format!("{error:?}"))?;
     let mut bytes = vec![0; u32::from_le_bytes(length) as usize];
@@ -372,10 +391,10 @@ async fn read(connection: Connection, heard: Arc<Heard>) {
     }
 }
 
-async fn accept(endpoint: Endpoint, chain: CertChain, answer: Answer, heard: Arc<Heard>) {
+async fn accept(endpoint: Endpoint, chain: CertChain, answer: Answer, gives: Option<Gives>, heard: Arc<Heard>) {
     while let Some(incoming) = endpoint.accept().await {
         let Ok(accepting) = incoming.accept() else { continue };
-        let (chain, answer, heard) = (chain.clone(), answer.clone(), heard.clone());
+        let (chain, answer, gives, heard) = (chain.clone(), answer.clone(), gives.clone(), heard.clone());
         tokio::spawn(async move {
             let Ok(connection) = accepting.await else { return };
             match connection.alpn() {
@@ -385,6 +404,11 @@ async fn accept(endpoint: Endpoint, chain: CertChain, answer: Answer, heard: Arc
                     while let Ok((send, recv)) = connection.accept_bi().await {
                         heard.asks.fetch_add(1, SeqCst);
                         tokio::spawn(perform(send, recv, answer.clone()));
+                    }
+                }
+                FILES | BLOBS => {
+                    if let Some(gives) = gives {
+                        gives(connection);
                     }
                 }
                 // Gossip's: it is not spoken here.

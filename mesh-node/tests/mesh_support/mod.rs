@@ -23,6 +23,8 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// A folder for one test's nodes, and how they are started.
 pub struct Farm {
     pub dir: TempDir,
+    /// The hub of all its nodes.
+    pub hub: Option<String>,
 }
 
 /// What a node says on its way, as it comes.
@@ -46,7 +48,7 @@ pub struct Node {
 impl Farm {
     pub fn new() -> Self {
         mesh_node::choose_tls();
-        Self { dir: tempfile::tempdir().unwrap() }
+        Self { dir: tempfile::tempdir().unwrap(), hub: None }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -78,14 +80,18 @@ impl Farm {
         let ticket = self.ticket();
         let line = format!("{line} --mesh-name test --ticket-file {}", ticket.display());
         let node = self.start(name, &line).await;
-        timeout(PATIENCE, async {
-            while !ticket.exists() {
+        self.has_ticket().await;
+        node
+    }
+
+    /// Waits until the founder has written its ticket.
+    pub async fn has_ticket(&self) {
+        let written = async {
+            while !self.ticket().exists() {
                 sleep(Duration::from_millis(10)).await;
             }
-        })
-        .await
-        .expect("a ticket");
-        node
+        };
+        timeout(PATIENCE, written).await.expect("a ticket");
     }
 
     /// A node that joins with the founder's ticket.
@@ -96,11 +102,20 @@ impl Farm {
 
     /// A node on loopback, known by nobody but its ticket.
     pub async fn start(&self, name: &str, line: &str) -> Node {
+        self.begin(name, line).ready().await
+    }
+
+    /// The same, not ready yet.
+    pub fn begin(&self, name: &str, line: &str) -> Node {
         let line = format!("{line} --no-relay --no-mdns --bind 127.0.0.1:0 --port 0 --console 0");
-        self.launch(name, line.split_whitespace().map(str::to_owned).collect()).await
+        self.spawn(name, line.split_whitespace().map(str::to_owned).collect())
     }
 
     pub async fn launch(&self, name: &str, line: Vec<String>) -> Node {
+        self.spawn(name, line).ready().await
+    }
+
+    fn spawn(&self, name: &str, line: Vec<String>) -> Node {
         let state = self.path(&format!("state-{name}"));
         let log = std::env::var_os("MESH_TEST_LOG").unwrap_or_else(|| "info".into());
         let mut child = Command::new(env!("CARGO_BIN_EXE_mesh-llm"))
@@ -109,6 +124,13 @@ impl Farm {
             .env("MESH_LLM_CACHE", self.path("cache"))
             .env("MESH_LLM_LOG", log)
             .env("OPENBLAS_NUM_THREADS", "1")
+            // No test asks the hub that everybody means.
+            .env("HF_ENDPOINT", self.hub.as_deref().unwrap_or("http://127.0.0.1:9"))
+            .env("HF_HOME", self.path(&format!("hf-{name}")))
+            .env_remove("HF_HUB_CACHE")
+            .env_remove("HF_HUB_OFFLINE")
+            .env_remove("HF_TOKEN")
+            .env_remove("HF_TOKEN_PATH")
             .env_remove("MESH_LLM_API_KEY")
             .env_remove("MESH_LLM_JOIN")
             .stdin(Stdio::null())
@@ -135,7 +157,7 @@ impl Farm {
                 told.send_modify(|said| said.lines.push(line));
             }
         });
-        let mut node = Node {
+        Node {
             name: name.to_owned(),
             child,
             api: String::new(),
@@ -144,16 +166,30 @@ impl Farm {
             id: String::new(),
             said,
             line,
-        };
-        let ready = node.line_with("mesh-llm ready: ").await;
-        node.api = ready.split_whitespace().nth(2).unwrap().trim_end_matches("/v1").to_owned();
-        node.console = node.line_with("console at ").await.rsplit("at ").next().unwrap().to_owned();
-        node.id = node.status().await["mesh"]["node"].as_str().unwrap_or_default().to_owned();
-        node
+        }
     }
 }
 
 impl Node {
+    /// Its management API answers; its models may not.
+    pub async fn up(&mut self) {
+        self.console = self.line_with("console at ").await.rsplit("at ").next().unwrap().to_owned();
+        self.id = self.status().await["mesh"]["node"].as_str().unwrap_or_default().to_owned();
+    }
+
+    /// Its models answer, too.
+    pub async fn ready(mut self) -> Self {
+        let ready = self.line_with("mesh-llm ready: ").await;
+        self.api = ready.split_whitespace().nth(2).unwrap().trim_end_matches("/v1").to_owned();
+        self.up().await;
+        self
+    }
+
+    /// One of the mesh's counters.
+    pub async fn counter(&self, label: &str) -> u64 {
+        self.status().await["mesh"]["counters"][label].as_u64().unwrap_or(0)
+    }
+
     /// The first line that has this in it, said already or soon.
     pub async fn line_with(&mut self, words: &str) -> String {
         let found = |said: &Said| said.lines.iter().any(|line| line.contains(words));

@@ -7,6 +7,7 @@ use mesh_proto::{
     ToolDefinition, Usage,
     codec::{self, CodecError, Ext, Wire},
     directory::*,
+    files::{FileName, FileState, FileSum, FilesAsk, FilesReply},
     identity::*,
     infer::{Ask, Piece, Reply},
     placement::ModelKey,
@@ -189,7 +190,23 @@ pub fn samples() -> Vec<Sample> {
         sample("reply: tokens", &tokens_reply()),
         sample("reply: finished", &finished_reply()),
         sample("reply: failed", &Reply::Failed(GenerateError::Busy { waiting: 9, retry_after_s: 2 })),
+        sample("files ask", &files_ask()),
+        sample("files reply", &files_reply()),
     ]
+}
+
+/// A question about a large file and a small one.
+pub fn files_ask() -> FilesAsk {
+    let large = FileName { sum: FileSum::Sha256([5; 32]), bytes: 2_400_000_000 };
+    let small = FileName { sum: FileSum::Git([6; 20]), bytes: 300 };
+    FilesAsk { repo: "org/tiny".into(), files: vec![large, small], wants: true, ext: Ext::default() }
+}
+
+/// One of every answer.
+pub fn files_reply() -> FilesReply {
+    let here = FileState::Here { root: [7; 32] };
+    let files = vec![FileState::Absent, FileState::Wanted, FileState::Coming { progress: 300 }, here];
+    FilesReply { files, ext: Ext::default().with(901, vec![1]) }
 }
 
 /// A request with one of everything but `resume`.
