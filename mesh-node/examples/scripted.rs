@@ -24,8 +24,9 @@ async fn main() -> std::io::Result<()> {
     locals.add_served(Served { engine, defaults: Sampling::default(), max_concurrency: 64, capabilities });
     let router = router::Router::new(locals, AttemptConfig::default());
     let keys: Vec<String> = words.collect();
-    let routes = api::routes(router, api::Keys::new(keys.iter().map(String::as_str)));
     let listener = server::bind(([127, 0, 0, 1], port).into())?.listen()?;
+    let keys = api::Keys::new(keys.iter().map(String::as_str));
+    let routes = api::routes(router, api::Door { keys, address: Some(listener.local_addr()?) });
     server::serve(listener, routes, std::future::pending()).await;
     Ok(())
 }

@@ -22,6 +22,8 @@ const FIRST_TOKEN_S: [f64; 14] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 const NEXT_TOKEN_S: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0];
 
 type ByModel = [(&'static str, String); 1];
+/// What a gauge shows of an engine.
+type Reading = fn(&EngineLoad) -> u64;
 type Times = Family<ByModel, Histogram, fn() -> Histogram>;
 
 /// Counts what this node answers.
@@ -162,7 +164,7 @@ fn now(locals: &LocalEngines, mesh: Option<MeshStatus>) -> Registry {
     all.register("build", "The release, as a label", build);
     let loads: Vec<(String, EngineLoad)> =
         locals.all().iter().filter_map(|(id, model)| Some((id.to_string(), model.served()?.engine.load()))).collect();
-    let gauges: [(&str, &str, fn(&EngineLoad) -> u64); 5] = [
+    let gauges: [(&str, &str, Reading); 5] = [
         ("engine_running", "Sequences being computed here, peers' among them", |load| load.running.into()),
         ("engine_waiting", "Requests that wait for a place here", |load| load.waiting.into()),
         ("engine_kv_bytes", "Bytes of KV cache of running sequences", |load| load.kv_bytes),
@@ -176,7 +178,7 @@ fn now(locals: &LocalEngines, mesh: Option<MeshStatus>) -> Registry {
         }
         all.register(name, help, family);
     }
-    let counters: [(&str, &str, fn(&EngineLoad) -> u64); 2] = [
+    let counters: [(&str, &str, Reading); 2] = [
         ("engine_steps", "Steps computed here", |load| load.steps),
         ("engine_tokens", "Tokens generated here, for peers too", |load| load.tokens),
     ];
