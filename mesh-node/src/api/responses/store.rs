@@ -145,9 +145,9 @@ impl Store {
         if let Some(item) = kept.input.iter().find(|item| item.id == id) {
             return Some(item.json.clone());
         }
-        let named =
-            |item: &Box<RawValue>| serde_json::from_str::<Named>(item.get()).is_ok_and(|n| n.id.as_deref() == Some(id));
-        kept.output().into_iter().find(named)
+        let is_named =
+            |json: &str| serde_json::from_str::<Named>(json).is_ok_and(|named| named.id.as_deref() == Some(id));
+        kept.output().into_iter().find(|item| is_named(item.get()))
     }
 
     /// Forgets one; `false`: there is no such.

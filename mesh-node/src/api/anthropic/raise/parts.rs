@@ -34,12 +34,16 @@ pub(in super::super) enum Known {
 }
 
 #[derive(Debug, Serialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(tag = "type")]
 pub(in super::super) enum Delta {
-    TextDelta { text: String },
-    ThinkingDelta { thinking: String },
-    SignatureDelta { signature: String },
-    InputJsonDelta { partial_json: String },
+    #[serde(rename = "text_delta")]
+    Text { text: String },
+    #[serde(rename = "thinking_delta")]
+    Thinking { thinking: String },
+    #[serde(rename = "signature_delta")]
+    Signature { signature: String },
+    #[serde(rename = "input_json_delta")]
+    InputJson { partial_json: String },
 }
 
 #[derive(Debug, Serialize)]
@@ -81,7 +85,7 @@ impl Parts {
                 Thinking::Sealed => thought::seal(&all),
                 _ => thought::mark(&all),
             };
-            out.push(Part::Known(Known::ContentBlockDelta { index, delta: Delta::SignatureDelta { signature } }));
+            out.push(Part::Known(Known::ContentBlockDelta { index, delta: Delta::Signature { signature } }));
         }
         out.push(Part::Known(Known::ContentBlockStop { index }));
         self.index += 1;
@@ -109,7 +113,7 @@ impl Parts {
             all.push_str(&text);
         }
         if self.head.thinking == Thinking::Shown {
-            self.delta(Delta::ThinkingDelta { thinking: text }, out);
+            self.delta(Delta::Thinking { thinking: text }, out);
         }
     }
 
@@ -125,7 +129,7 @@ impl Parts {
             _ => return Err(out_of_order(index)),
         }
         if !arguments.is_empty() {
-            self.delta(Delta::InputJsonDelta { partial_json: arguments }, out);
+            self.delta(Delta::InputJson { partial_json: arguments }, out);
         }
         Ok(())
     }
@@ -171,7 +175,7 @@ impl Raise for Parts {
                 if !matches!(self.open, Some(Open::Text)) {
                     self.start(Open::Text, Block::Text { text: String::new() }, &mut out);
                 }
-                self.delta(Delta::TextDelta { text }, &mut out);
+                self.delta(Delta::Text { text }, &mut out);
             }
             Event::ToolCall { delta, .. } => self.call(delta, &mut out)?,
             Event::Finished { reason, stop, usage } => {

@@ -100,7 +100,7 @@ fn reasoning(dto: ReasoningItem) -> Option<Message> {
     let clear = Some(texts(dto.content)).filter(|text| !text.is_empty());
     let thought = clear.or_else(sealed).unwrap_or_else(|| texts(dto.summary));
     let told = Message { content: None, ..Message::text(Role::Assistant, "") };
-    (!thought.is_empty()).then(|| Message { reasoning: Some(thought), ..told })
+    (!thought.is_empty()).then_some(Message { reasoning: Some(thought), ..told })
 }
 
 fn text(path: &str, content: Content) -> Lowered<String> {
@@ -140,7 +140,7 @@ fn raw(value: &Value) -> Option<Box<RawValue>> {
 
 /// Items as they are kept and listed: each with an id, a type and a status, a message's content in parts.
 pub(in super::super) fn resources(number: &str, items: &[Box<RawValue>]) -> Vec<Item> {
-    let resource = |(at, item): (usize, &Box<RawValue>)| {
+    let resource = |(at, item): (usize, &RawValue)| {
         let mut value: Value = serde_json::from_str(item.get()).ok()?;
         let fields = value.as_object_mut()?;
         let kind = fields.get("type").and_then(Value::as_str).unwrap_or("message").to_owned();
@@ -169,5 +169,5 @@ pub(in super::super) fn resources(number: &str, items: &[Box<RawValue>]) -> Vec<
         }
         Some(Item { id, json: raw(&value)? })
     };
-    items.iter().enumerate().filter_map(resource).collect()
+    items.iter().map(|item| &**item).enumerate().filter_map(resource).collect()
 }

@@ -153,13 +153,15 @@ impl Offered {
                     "must be a JSON schema, which is an object".into()
                 })?;
                 let known = Known { namespace: space.map(str::to_owned), name: dto.name, is_custom: false };
-                self.push(path, known, dto.description.as_deref(), parameters, dto.strict)
+                let description = dto.description.as_deref();
+                self.push(path, known, Definition { name: "", description, parameters, strict: dto.strict })
             }
             ("custom", _) => {
                 let dto: CustomDto = parse_at(path, json.get())?;
                 let parameters = input(path, dto.format.map(|Object(format)| format))?;
                 let known = Known { namespace: space.map(str::to_owned), name: dto.name, is_custom: true };
-                self.push(path, known, dto.description.as_deref(), &parameters, None)
+                let (description, parameters) = (dto.description.as_deref(), &*parameters);
+                self.push(path, known, Definition { name: "", description, parameters, strict: None })
             }
             ("namespace", None) => {
                 let dto: NamespaceDto = parse_at(path, json.get())?;
@@ -179,19 +181,13 @@ impl Offered {
         }
     }
 
-    fn push(
-        &mut self,
-        path: &str,
-        known: Known,
-        description: Option<&str>,
-        parameters: &RawValue,
-        strict: Option<bool>,
-    ) -> Result<(), ApiError> {
+    /// `definition` is without its name.
+    fn push(&mut self, path: &str, known: Known, definition: Definition<'_>) -> Result<(), ApiError> {
         let field = format!("{path}.name");
         let name = flat(known.namespace.as_deref(), &known.name);
         tool_name(&field, &name)?;
         check(&field, self.tools.iter().all(|tool| tool.name != name), || format!("{name:?} is offered twice"))?;
-        let function = Definition { name: &name, description, parameters, strict };
+        let function = Definition { name: &name, ..definition };
         let json = serde_json::to_string(&Function { kind: "function", function }).map_err(|_| ApiError::bug())?;
         self.tools.push(ToolDefinition { name: name.clone(), json });
         if known.is_custom || known.namespace.is_some() {
