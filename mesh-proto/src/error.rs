@@ -16,7 +16,8 @@ pub enum GenerateError {
     },
     /// Caller: prompt (and asked-for answer) exceed the model's context.
     #[error(
-        "the prompt has {prompt_tokens} tokens, and this model's context holds {context_tokens}: \
+        // OpenAI's own words first: clients look for them before they shorten a conversation.
+        "this model's maximum context length is {context_tokens} tokens, and the prompt has {prompt_tokens}: \
          shorten the prompt, or serve the model with a larger context"
     )]
     ContextOverflow {

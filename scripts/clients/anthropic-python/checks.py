@@ -160,7 +160,8 @@ def parallel_tool_calls():
 @check
 def parse():
     for text in ("#JSON", "Say something"):
-        message = client.messages.parse(model=MODEL, max_tokens=200, messages=user(text), output_format=Answer)
+        message = client.messages.parse(
+            model=MODEL, max_tokens=200, messages=user(text), output_format=Answer, extra_body={"temperature": 0})
         assert isinstance(message.parsed_output, Answer), message
 
 

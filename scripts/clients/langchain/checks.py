@@ -95,7 +95,7 @@ def tool_choice(connect, _):
 @on_each_chat
 def structured_schema(connect, _):
     for text in ("#JSON", "Say something"):
-        assert isinstance(connect().with_structured_output(Answer, method="json_schema").invoke(text), Answer)
+        assert isinstance(connect(temperature=0).with_structured_output(Answer, method="json_schema").invoke(text), Answer)
 
 
 @on_each_chat

@@ -116,7 +116,7 @@ def tool_choice(route):
 @on_each_route
 def json_schema(route):
     for text in ("#JSON", "Say something"):
-        answer = ask(route, text, response_format=Answer)
+        answer = ask(route, text, response_format=Answer, temperature=0)
         Answer.model_validate_json(answer.choices[0].message.content)
 
 

@@ -137,7 +137,7 @@ def parallel_tool_calls():
 @check
 def json_object():
     for text in ("#JSON", "Say something"):
-        answer = ask(text, response_format={"type": "json_object"}, max_completion_tokens=200).choices[0]
+        answer = ask(text, response_format={"type": "json_object"}, max_completion_tokens=200, temperature=0).choices[0]
         assert answer.finish_reason == "stop" and isinstance(json.loads(answer.message.content), dict), answer
 
 
@@ -145,7 +145,8 @@ def json_object():
 def parse():
     for text in ("#JSON", "Say something"):
         answer = client.chat.completions.parse(
-            model=MODEL, messages=[{"role": "user", "content": text}], response_format=Answer, max_completion_tokens=200)
+            model=MODEL, messages=[{"role": "user", "content": text}], response_format=Answer,
+            max_completion_tokens=200, temperature=0)
         assert isinstance(answer.choices[0].message.parsed, Answer), answer
 
 
@@ -318,7 +319,7 @@ def responses_thinking():
 @check
 def responses_parse():
     for text in ("#JSON", "Say something"):
-        answer = client.responses.parse(model=MODEL, input=text, text_format=Answer, max_output_tokens=200)
+        answer = client.responses.parse(model=MODEL, input=text, text_format=Answer, max_output_tokens=200, temperature=0)
         assert isinstance(answer.output_parsed, Answer), answer
 
 
