@@ -22,7 +22,6 @@ mod judge;
 mod live;
 mod machine;
 mod range;
-mod reach;
 mod store;
 mod sync;
 
