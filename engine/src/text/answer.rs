@@ -4,7 +4,9 @@ use std::{fmt, ops::Range, sync::Arc};
 
 use mesh_proto::{Channel, TokenId, ToolCallDelta};
 
-use crate::text::{detok::Detokenizer, reader::Part, split::Splitter, stops::Stops, vocabulary::Vocabulary};
+use crate::text::{
+    detok::Detokenizer, reader::Part, split::Splitter, stops::Stops, tools::new_id, vocabulary::Vocabulary,
+};
 
 /// A piece of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
