@@ -71,7 +71,12 @@ async fn read(reader: &Reader, offer: &Offer) -> Read {
         return Read::Nothing;
     };
     let name = name.trim();
-    if !is_name(name) || name.len() > json::MOST_NAME || (end == 2 && !line(reader).await) {
+    if !is_name(name) || name.len() > json::MOST_NAME {
+        return Read::Nothing;
+    }
+    if end == 2 && !line(reader).await {
+        // Where nothing but the line's end follows, the call was cut here.
+        reader.space().await;
         return Read::Nothing;
     }
     reader.call(name.to_owned(), None);
