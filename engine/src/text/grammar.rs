@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 /// Writes one grammar.
 #[derive(Debug)]
@@ -104,6 +104,10 @@ impl<'a> Writer<'a> {
 
     /// JSON that fits a schema.
     pub(crate) fn json(&mut self, schema: &Json) -> String {
+        let mut schema = if schema.is_object() { schema.clone() } else { json!({"allOf": [schema]}) };
+        if let Some(schema) = schema.as_object_mut() {
+            schema.entry(OPTIONS).or_insert_with(|| json!({"whitespace_pattern": SPACE}));
+        }
         self.rule(&format!("%json {schema}"))
     }
 
@@ -132,6 +136,11 @@ impl<'a> Writer<'a> {
         format!("start: {start}\n{}", self.rules)
     }
 }
+
+/// Where llguidance looks for its options in a schema.
+const OPTIONS: &str = "x-guidance";
+/// White space between JSON's tokens, as llama.cpp bounds it: small models write it without end where they may.
+const SPACE: &str = "( |\\n{1,2}[ \\t]{0,20})?";
 
 /// Any text, without special tokens.
 const ANY: &str = "/(?s:.*)/";

@@ -82,7 +82,11 @@ fn parts(body: &str, schemas: &mut Vec<Json>) -> Option<Vec<Part>> {
             '%' => {
                 let json = rest.strip_prefix("%json ")?;
                 let mut values = serde_json::Deserializer::from_str(json).into_iter::<Json>();
-                let schema = values.next()?.ok()?;
+                let mut schema = values.next()?.ok()?;
+                if let Some(schema) = schema.as_object_mut() {
+                    // llguidance's options are nothing to llama.cpp.
+                    schema.remove("x-guidance");
+                }
                 schemas.push(schema);
                 (Part::Schema(schemas.len() - 1), "%json ".len() + values.byte_offset())
             }
