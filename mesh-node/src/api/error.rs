@@ -109,7 +109,8 @@ impl ApiError {
     /// No key, or none of ours.
     pub fn unauthorized() -> Self {
         // LiteLLM knows a wrong key by OpenAI's first three words.
-        let message = "Incorrect API key provided, or none: send one that this node knows, as \"Authorization: Bearer KEY\"";
+        let message =
+            "Incorrect API key provided, or none: send one that this node knows, as \"Authorization: Bearer KEY\"";
         Self::caller(StatusCode::UNAUTHORIZED, "invalid_api_key", message)
     }
 
