@@ -132,8 +132,16 @@ fn text_of_hostile_templates_ends_in_an_error_on_a_small_stack() {
 fn text_of_developers_is_the_systems_unless_the_template_knows_them() {
     let chat = ChatPrompt { messages: vec![Message::text(Role::Developer, "x")], ..ChatPrompt::default() };
     let role = "{{ messages[0].role }}";
-    assert_eq!(rendered(with_template(role).path(), chat.clone()).unwrap(), "system");
-    assert_eq!(rendered(with_template(&format!("{role}{{# developer #}}")).path(), chat).unwrap(), "developer");
+    for (aside, seen) in [
+        ("", "system"),
+        ("{# developer #}", "system"),
+        ("{% if 'developer__shell' == 'x' %}{% endif %}", "system"),
+        ("{% if messages[0].role == 'developer' %}{% endif %}", "developer"),
+        ("{% if messages[0].role == \"developer\" %}{% endif %}", "developer"),
+    ] {
+        let template = with_template(&format!("{role}{aside}"));
+        assert_eq!(rendered(template.path(), chat.clone()).unwrap(), seen, "{aside}");
+    }
 }
 
 fn called() -> ChatPrompt {

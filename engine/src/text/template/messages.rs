@@ -48,7 +48,9 @@ pub(crate) fn from_json(messages: &Json) -> Value {
 ///
 /// Variants that would be the same as one before are left out.
 pub(crate) fn variants(chat: &ChatPrompt, template: &str) -> impl Iterator<Item = Value> {
-    let (knows_developer, short_ids) = (template.contains("developer"), template.contains("length != 9"));
+    // In quotes, as a role that it compares: a tool or a comment may have the word too.
+    let knows_developer = template.contains("'developer'") || template.contains("\"developer\"");
+    let short_ids = template.contains("length != 9");
     let null = chat.messages.iter().any(|message| message.content.is_none());
     let objects = chat.messages.iter().flat_map(|message| &message.tool_calls).any(|call| is_object(&call.arguments));
     let forms = [(true, true), (false, true), (true, false), (false, false)];
