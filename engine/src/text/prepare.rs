@@ -8,7 +8,7 @@ use mesh_proto::{ChatPrompt, Constraint, GenerateError, GenerateRequest, Prompt,
 use crate::text::{
     TextModel,
     constraint::{Form, Reasoning, Wanted, field, grammar},
-    split::Markup,
+    split::{Markup, ThinkTags},
     tools::Offer,
 };
 
@@ -118,8 +118,23 @@ impl TextModel {
             let field = if matches!(prompt, Prompt::Chat(_)) { "messages" } else { "prompt" };
             return Err(GenerateError::invalid(field, "there is nothing to continue: the prompt has no tokens"));
         }
-        let form = grammar(&markup, Form { reasoning, wanted, constraint }, &self.checked, &self.marks)?;
+        let (reasoning, marks) = match reasoning {
+            Reasoning::May(tags) if forced || constraint.is_some() => self.opened_by_token(tags),
+            reasoning => (reasoning, self.marks.to_vec()),
+        };
+        let form = grammar(&markup, Form { reasoning, wanted, constraint }, &self.checked, &marks)?;
         Ok(Prepared { tokens, grammar: form.map(Grammar), markup, fresh })
+    }
+
+    /// Reasoning before a form, where the model may begin it: with a token of its own or not at all. Spelled out, the tag
+    /// begins like any text, and a model that would rather write something else altogether takes that way and never ends.
+    fn opened_by_token(&self, tags: ThinkTags) -> (Reasoning, Vec<(u32, String)>) {
+        let mut marks = self.marks.to_vec();
+        let Some(id) = self.vocabulary.tokenizer().token_to_id(tags.open) else { return (Reasoning::None, marks) };
+        if marks.iter().all(|(mark, _)| *mark != id) {
+            marks.push((id, tags.open.to_owned()));
+        }
+        (Reasoning::May(tags), marks)
     }
 
     /// The tools that may be called, if any.
