@@ -126,14 +126,12 @@ impl TextModel {
         Ok(Prepared { tokens, grammar: form.map(Grammar), markup, fresh })
     }
 
-    /// Reasoning before a form, where the model may begin it: with a token of its own or not at all. Spelled out, the tag
+    /// Reasoning before a form, where the model may begin it: with the tag's own token, if it has one. Spelled out, the tag
     /// begins like any text, and a model that would rather write something else altogether takes that way and never ends.
     fn opened_by_token(&self, tags: ThinkTags) -> (Reasoning, Vec<(u32, String)>) {
         let mut marks = self.marks.to_vec();
-        let Some(id) = self.vocabulary.tokenizer().token_to_id(tags.open) else { return (Reasoning::None, marks) };
-        if marks.iter().all(|(mark, _)| *mark != id) {
-            marks.push((id, tags.open.to_owned()));
-        }
+        let id = self.vocabulary.tokenizer().token_to_id(tags.open);
+        marks.extend(id.filter(|id| marks.iter().all(|(mark, _)| mark != id)).map(|id| (id, tags.open.to_owned())));
         (Reasoning::May(tags), marks)
     }
 
