@@ -60,7 +60,8 @@ fn fits(value: &Value, schema: &Value) -> bool {
         "null" => value.is_null(),
         "boolean" => value.is_boolean(),
         "integer" => {
-            let number = value.as_i64();
+            // -0 is a whole number, which serde_json reads as a float.
+            let number = value.as_i64().or_else(|| (value.as_f64() == Some(0.0)).then_some(0));
             number.is_some_and(|n| n >= schema["minimum"].as_i64().unwrap() && n <= schema["maximum"].as_i64().unwrap())
         }
         "number" => value.is_number(),
