@@ -210,6 +210,15 @@ fn ids_are_the_models_own_where_it_gives_one_and_nine_characters_for_mistral() {
 }
 
 #[test]
+fn an_id_that_a_model_gives_twice_is_told_once() {
+    let kimi = FAMILIES.iter().find(|family| family.name == "kimi").unwrap();
+    let text = (kimi.spell)(&two_calls()).replace(":1<", ":0<").replace("get.weather-2", "write_file");
+    let outcome = read(kimi, &text, &[3]);
+    assert_eq!((outcome.calls.len(), outcome.ids.0[0].as_str()), (2, "functions.write_file:0"));
+    assert!(outcome.ids.0[1].starts_with("call_"), "{:?}", outcome.ids);
+}
+
+#[test]
 fn small_slips_of_models_are_borne() {
     let family = |name: &str| FAMILIES.iter().find(|family| family.name == name).unwrap();
     let call = |name: &str, text: &str| {

@@ -1,6 +1,6 @@
 //! One answer being written: tokens in, pieces out; must not know prompts, batches or clients.
 
-use std::{fmt, ops::Range, sync::Arc};
+use std::{collections::HashSet, fmt, ops::Range, sync::Arc};
 
 use mesh_proto::{Channel, TokenId, ToolCallDelta};
 
@@ -48,7 +48,7 @@ impl Answer {
         split: Splitter,
         stop: &[String],
     ) -> Self {
-        let sink = Sink { stops: Stops::new(stop), stopped: false, calls: 0, new_id };
+        let sink = Sink { stops: Stops::new(stop), stopped: false, calls: 0, ids: HashSet::new(), new_id };
         Self { vocabulary, marks, detok, split, sink, text: String::new(), tokens: 0, reasoning_tokens: 0 }
     }
 
@@ -146,6 +146,8 @@ struct Sink {
     stops: Stops,
     stopped: bool,
     calls: u32,
+    /// Ids that the model gave.
+    ids: HashSet<String>,
     new_id: NewId,
 }
 
@@ -166,7 +168,8 @@ impl Sink {
                 // A stop string does not reach over a call.
                 self.finish(first, out);
                 if !self.stopped {
-                    let id = id.unwrap_or_else(self.new_id);
+                    // A client tells calls by their ids: one that the model gives again is no id.
+                    let id = id.filter(|id| self.ids.insert(id.clone())).unwrap_or_else(self.new_id);
                     let (id, name) = (Some(id), Some(name));
                     out.push(Piece::ToolCall(ToolCallDelta { index: self.calls, id, name, arguments: String::new() }));
                     self.calls += 1;
