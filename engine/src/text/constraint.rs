@@ -202,9 +202,14 @@ fn calls(
 
 /// Any text, or any text and then one call, whose arguments are free.
 fn at_most_one(offer: &Offer, reasoning: Reasoning, writer: &mut Writer<'_>) -> Option<String> {
-    let rest = offer.dialect.one(writer)?;
+    // Spelled out, a second call could open within the first one, or in what is taken for text.
+    let opens = offer.dialect.opens().first().copied();
+    writer.without(opens);
+    let rest = offer.dialect.one(writer);
+    writer.without(None);
+    let rest = rest?;
     let before = reasoning.before(writer);
-    let Some(open) = offer.dialect.opens().first().filter(|_| offer.dialect.bare().is_empty()) else {
+    let Some(open) = opens.filter(|_| offer.dialect.bare().is_empty()) else {
         let [first, ..] = offer.dialect.bare() else { return None };
         let other = format!("/[ \\t\\r\\n]*[^ \\t\\r\\n{}](?s:.*)/", crate::text::grammar::pattern(first));
         let rest = writer.rule(&rest);
@@ -216,7 +221,7 @@ fn at_most_one(offer: &Offer, reasoning: Reasoning, writer: &mut Writer<'_>) -> 
         Reasoning::Open(_) | Reasoning::None => None,
     };
     let text = writer.until_unless(open, unlike);
-    let any = writer.any_unless(unlike);
+    let any = writer.any_unless(unlike, open);
     Some(format!("{before} ({text} {rest} | {any})"))
 }
 

@@ -11,6 +11,8 @@ pub(crate) struct Writer<'a> {
     special: Vec<&'a (u32, String)>,
     rules: String,
     count: usize,
+    /// What no text up to a tag may hold.
+    never: Option<&'static str>,
 }
 
 impl<'a> Writer<'a> {
@@ -18,7 +20,12 @@ impl<'a> Writer<'a> {
     pub(crate) fn new(special: &'a [(u32, String)]) -> Self {
         let mut special: Vec<_> = special.iter().collect();
         special.sort_by_key(|(_, name)| std::cmp::Reverse(name.len()));
-        Self { special, rules: String::new(), count: 0 }
+        Self { special, rules: String::new(), count: 0, never: None }
+    }
+
+    /// From here on, no text up to a tag holds `never`. Where that is a special token, no text does anyhow.
+    pub(crate) fn without(&mut self, never: Option<&'static str>) {
+        self.never = never.filter(|never| self.special_in(never).is_none());
     }
 
     /// This very text, in which special tokens are themselves.
@@ -54,8 +61,14 @@ impl<'a> Writer<'a> {
             return format!("{ANY} {}", self.text(special));
         }
         // Lazy: the first tag ends it, so no text holds one.
+        let mut text = format!("/(?s:.*){}/", pattern(plain));
+        if let Some(never) = self.never {
+            let terminal = self.name().to_uppercase();
+            let _ = writeln!(self.rules, "{terminal}: {text} & ~/(?s:.*){}(?s:.*)/", pattern(never));
+            text = terminal;
+        }
         let rule = self.name();
-        let _ = writeln!(self.rules, "{rule}[lazy]: /(?s:.*){}/", pattern(plain));
+        let _ = writeln!(self.rules, "{rule}[lazy]: {text}");
         if special.is_empty() { rule } else { format!("{rule} {}", self.text(special)) }
     }
 
@@ -83,11 +96,17 @@ impl<'a> Writer<'a> {
         if special.is_empty() { rule } else { format!("{rule} {}", self.text(special)) }
     }
 
-    /// Any text that does not start with `unlike`.
-    pub(crate) fn any_unless(&mut self, unlike: Option<&str>) -> String {
-        let Some(unlike) = unlike.filter(|unlike| self.special_in(unlike).is_none()) else { return ANY.to_owned() };
+    /// Any text that does not start with `unlike`, and does not hold `holds`.
+    pub(crate) fn any_unless(&mut self, unlike: Option<&str>, holds: &str) -> String {
+        let plain = |tag: &&str| self.special_in(tag).is_none();
+        let unlike = unlike.filter(plain).map(|unlike| format!(" & ~/\\s*{}(?s:.*)/", pattern(unlike)));
+        let holds = Some(holds).filter(plain).map(|holds| format!(" & ~/(?s:.*){}(?s:.*)/", pattern(holds)));
+        let nots: String = unlike.into_iter().chain(holds).collect();
+        if nots.is_empty() {
+            return ANY.to_owned();
+        }
         let terminal = self.name().to_uppercase();
-        let _ = writeln!(self.rules, "{terminal}: {ANY} & ~/\\s*{}(?s:.*)/", pattern(unlike));
+        let _ = writeln!(self.rules, "{terminal}: {ANY}{nots}");
         terminal
     }
 
