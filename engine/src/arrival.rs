@@ -11,16 +11,11 @@ use mesh_proto::{GenerateError, GenerateRequest, Sampling, TokenId};
 /// `Invalid`, naming `resume`.
 pub fn check_resume(request: &GenerateRequest, vocab_size: u32) -> Result<(), GenerateError> {
     in_vocabulary("resume", &request.resume, vocab_size)?;
-    if !request.resume.is_empty() && request.sampling.seed.is_none() && draws(&request.sampling) {
+    if !request.resume.is_empty() && request.sampling.seed.is_none() && request.sampling.draws() {
         let message = "sampling goes on as it began only with the seed it began with: send that, or temperature 0";
         return Err(GenerateError::invalid("resume", message));
     }
     Ok(())
-}
-
-/// Whether a seed changes what is chosen. XTC tosses a coin at temperature 0 too.
-pub fn draws(sampling: &Sampling) -> bool {
-    !sampling.is_greedy() || sampling.top_k != 1 && sampling.xtc_probability > 0.0
 }
 
 /// Whether sampling parameters are numbers with which one can compute. What clients may ask for is the API's to say;

@@ -7,7 +7,7 @@
 //! use mesh_proto::{GenerateRequest, ModelId, Prompt};
 //!
 //! let request = GenerateRequest::new(ModelId::new("mesh-tiny"), Prompt::Text("Once upon".into()));
-//! assert!(request.sampling.is_greedy() && request.max_tokens.is_none());
+//! assert!(!request.sampling.draws() && request.max_tokens.is_none());
 //! ```
 
 mod chat;

@@ -101,9 +101,9 @@ impl Sampling {
     /// What the penalties look at if nothing else is said. Unit: tokens; default 64; origin: llama.cpp.
     pub const REPEAT_LAST_N: u32 = 64;
 
-    /// Whether the likeliest token is always taken.
-    pub fn is_greedy(&self) -> bool {
-        self.temperature == 0.0 || self.top_k == 1
+    /// Whether a seed changes what is chosen. XTC tosses a coin at temperature 0 too.
+    pub fn draws(&self) -> bool {
+        self.top_k != 1 && (self.temperature != 0.0 || self.xtc_probability > 0.0)
     }
 
     /// Whether a token's choice depends on which ones came before, beyond what the model makes of them.

@@ -200,7 +200,7 @@ impl GgufEngine {
         let prepared = spawn_blocking(prepare).await;
         let (draft, grammar) =
             prepared.map_err(|error| GenerateError::Engine(format!("the text pipeline failed: {error}")))??;
-        let exact = grammar.is_some() || (sampling.seed.is_some() && !seed_drawn && !sampling.is_greedy());
+        let exact = grammar.is_some() || (sampling.seed.is_some() && !seed_drawn && sampling.draws());
         sampling.seed.get_or_insert_with(arrival::draw_seed);
         let (events, told) = mpsc::channel(EVENT_BUFFER);
         let run = Run {

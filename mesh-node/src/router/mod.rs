@@ -216,7 +216,7 @@ impl Router {
             mesh.sketches().cached(target.key, &wish.prefix, wish.session);
             return Ok(Begun { generation: served.engine.generate(request).await?, trace });
         }
-        if !request.sampling.is_greedy() {
+        if request.sampling.draws() {
             // Whoever takes over must draw what the first host would have drawn.
             request.seed_drawn |= request.sampling.seed.is_none();
             request.sampling.seed.get_or_insert_with(rand::random);

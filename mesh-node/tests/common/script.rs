@@ -203,11 +203,8 @@ impl Speaker {
                 return self.finish(FinishReason::Stop).await;
             }
             dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let pick = if words.contains("#RANDOM") && !self.request.sampling.is_greedy() {
-                (dice >> 60) as usize
-            } else {
-                turn
-            };
+            let pick =
+                if words.contains("#RANDOM") && self.request.sampling.draws() { (dice >> 60) as usize } else { turn };
             let piece = if forced { "x" } else { pieces[pick % pieces.len()] };
             held.push_str(piece);
             self.count(piece);

@@ -12,7 +12,7 @@ fn a_legacy_prompt_is_one_request_for_each_text_or_list() {
     {
         let requests = requests(prompt).unwrap();
         assert_eq!(requests.len(), count);
-        assert!(requests.iter().all(|r| r.max_tokens == Some(16) && r.sampling.is_greedy()));
+        assert!(requests.iter().all(|r| r.max_tokens == Some(16) && !r.sampling.draws()));
     }
     let refusals: Vec<String> =
         [json!([]), json!(null), json!([1, "x"]), json!([[]]), json!([1000]), json!([-1]), json!([1.5]), json!({})]
