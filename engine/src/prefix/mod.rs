@@ -9,12 +9,16 @@
 //! loses its end before its beginning, which others may share. (The design is SGLang's RadixAttention, Zheng et al.
 //! 2024, with blocks of a fixed length as in vLLM's prefix cache.)
 
+mod shelf;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::{Bound, Range},
 };
 
 use mesh_proto::TokenId;
+
+pub use shelf::{Key, Shelf};
 
 /// Unit: tokens. Guess: two texts that part in a block cost its bytes twice, and a text costs a place in the tree for
 /// each.
