@@ -13,6 +13,7 @@ pub mod dry;
 mod generation;
 pub mod house;
 pub mod local;
+pub mod prefix;
 pub mod scheduler;
 pub mod script;
 pub mod text;
