@@ -27,6 +27,7 @@ mod memory;
 #[cfg(test)]
 mod parity;
 mod prefix;
+mod quantization;
 mod sampling;
 mod step;
 mod sys;
@@ -116,6 +117,7 @@ fn load_and_serve(options: MlxOptions, say: mpsc::Sender<String>) -> Result<Loca
             context_tokens: options.context_tokens,
             max_memory: options.max_memory,
             sharers: options.sharers,
+            max_running: options.max_running,
             residency: None,
         };
         let Loaded { mut decoder, family, quantization } = load::load(&options.dir, load_options, &mut stage)?;

@@ -8,14 +8,13 @@ mod qwen3;
 
 use mlx_rs::Array;
 
-use crate::{config::Config, error::MlxError, loader::Loader, step::Step, sys::Result};
+use crate::{config::Config, error::MlxError, kv::LayerCache, loader::Loader, step::Step, sys::Result};
 
 /// A model's sizes, as the cache needs them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ModelShape {
-    pub(crate) layers: usize,
-    pub(crate) kv_heads: i32,
-    pub(crate) head_dim: i32,
+    /// What each layer remembers of a sequence.
+    pub(crate) caches: Vec<LayerCache>,
     pub(crate) vocab_size: i32,
     /// Positions that the checkpoint was made for; `None`: it does not say.
     pub(crate) max_positions: Option<u32>,
@@ -24,9 +23,9 @@ pub(crate) struct ModelShape {
 /// A loaded model.
 pub(crate) trait Model {
     /// Its sizes.
-    fn shape(&self) -> ModelShape;
+    fn shape(&self) -> &ModelShape;
 
-    /// `[tokens]` ids → `[tokens, hidden]`, before the last norm. Reads and extends the step's KV.
+    /// `[tokens]` ids → `[tokens, hidden]`, before the last norm. Reads and extends the rows' memory.
     fn hidden(&self, tokens: &Array, step: &mut Step<'_>) -> Result<Array>;
 
     /// `[rows, hidden]` → `[rows, vocabulary]`: last norm and head, for the rows that choose a token.
