@@ -43,6 +43,23 @@ impl Config {
         Ok(Self { model_type, eos, quantization, raw })
     }
 
+    /// Whether the language model's arguments lie one level deeper.
+    pub(crate) fn has_text_config(&self) -> bool {
+        self.raw.get("text_config").is_some_and(Value::is_object)
+    }
+
+    /// The language model's own arguments and its rotary fields, which checkpoints that see images too have one level
+    /// deeper, in `text_config`. What stands beside it (the vocabulary's size, say) holds where it is silent.
+    pub(crate) fn text_args<T: DeserializeOwned, U: DeserializeOwned>(&self) -> Result<(T, U), MlxError> {
+        let mut fields = self.raw.clone();
+        if let (Some(Value::Object(text)), Value::Object(fields)) = (self.raw.get("text_config"), &mut fields) {
+            fields.extend(text.clone());
+        }
+        let both = (serde_json::from_value(fields.clone()), serde_json::from_value(fields));
+        let bad = |e: serde_json::Error| MlxError::Config(e.to_string());
+        Ok((both.0.map_err(bad)?, both.1.map_err(bad)?))
+    }
+
     /// The family's own arguments.
     pub(crate) fn args<T: DeserializeOwned>(&self) -> Result<T, MlxError> {
         serde_json::from_value(self.raw.clone()).map_err(|e| MlxError::Config(e.to_string()))

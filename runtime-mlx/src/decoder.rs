@@ -381,6 +381,12 @@ impl MlxDecoder {
         DecodeError::Device(error.what().to_owned())
     }
 
+    /// What its layers remember.
+    #[cfg(test)]
+    pub(crate) fn caches(&self) -> &[crate::kv::LayerCache] {
+        &self.model.shape().caches
+    }
+
     /// Logits of every position of `tokens`, `[tokens, vocabulary]`, in one step: for comparisons with a reference.
     #[cfg(test)]
     pub(crate) fn logits_of(&mut self, tokens: &[u32]) -> Result<Array> {

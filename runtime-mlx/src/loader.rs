@@ -5,7 +5,7 @@ use mlx_rs::{Array, Dtype, error::Exception, ops};
 
 use crate::{
     error::MlxError,
-    layers::{Embedding, LayerNorm, Linear, Matrix, RmsNorm, SwitchLinear},
+    layers::{CausalConv, Embedding, LayerNorm, Linear, Matrix, RmsNorm, SwitchLinear},
     quantization::{Packing, Quantization},
     sys::{self, Packed},
     weights::Weights,
@@ -96,6 +96,20 @@ impl<'a> Loader<'a> {
         let weight = self.tensor(&format!("{name}.weight"), &[size])?;
         let bias = if bias { Some(self.tensor(&format!("{name}.bias"), &[size])?) } else { None };
         Ok(LayerNorm::new(weight, bias, eps))
+    }
+
+    /// `{name}.weight` of `[channels, size]`, stored with an axis of one more before or behind its last, and `{name}.bias`
+    /// `[channels]` if the family has one.
+    pub(crate) fn causal_conv(&mut self, name: &str, shape: [i32; 2], bias: bool) -> Result<CausalConv, MlxError> {
+        let [channels, size] = shape;
+        let weight = format!("{name}.weight");
+        let stored = match self.weights.shape(&weight) {
+            Some([_, 1, _]) => [channels, 1, size],
+            _ => [channels, size, 1],
+        };
+        let weight = self.tensor(&weight, &stored)?.reshape(&shape)?;
+        let bias = if bias { Some(self.tensor(&format!("{name}.bias"), &[channels])?) } else { None };
+        Ok(CausalConv::new(&weight, bias)?)
     }
 
     /// A tensor of floats that is never quantised, in the dtype in which it runs.

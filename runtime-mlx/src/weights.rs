@@ -52,6 +52,11 @@ impl Weights {
         self.tensors.contains_key(name)
     }
 
+    /// The shape of a tensor that is there and not yet taken.
+    pub(crate) fn shape(&self, name: &str) -> Option<&[i32]> {
+        self.tensors.get(name).map(|tensor| tensor.shape())
+    }
+
     /// Takes a tensor.
     pub(crate) fn take(&mut self, name: &str) -> Result<Array, MlxError> {
         self.tensors.remove(name).ok_or_else(|| MlxError::MissingTensor(name.to_owned()))

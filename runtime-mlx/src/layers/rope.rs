@@ -46,7 +46,7 @@ impl RopeArgs {
 /// Rotates queries and keys by their positions.
 pub(crate) struct Rope {
     dims: i32,
-    pub(crate) traditional: bool,
+    traditional: bool,
     base: f32,
     scale: f32,
     /// Wavelength divisors that replace `base`, `[dims / 2]`.
@@ -93,6 +93,11 @@ impl Rope {
         };
         rope.freqs = Some(Array::from_slice(&freqs, &[dims / 2]));
         Ok(rope)
+    }
+
+    /// Pairs are neighbours, and not halves of the head, whatever `config.json` says.
+    pub(crate) fn of_neighbours(self) -> Self {
+        Self { traditional: true, ..self }
     }
 
     /// `x` `[tokens, heads, 1, dim]`, each token rotated by its own entry of `positions` `[tokens]`.
