@@ -80,7 +80,9 @@ impl PrefixCache {
 
     /// Keys and values of the first `len` tokens of `prompt`, from the best entry, which counts as used.
     pub(crate) fn take(&mut self, prompt: &[TokenId], len: usize) -> Result<Option<Prefix>> {
-        let Some(i) = self.entries.iter().rposition(|entry| entry.usable(prompt) >= len && entry.kv.least as usize <= len) else {
+        let Some(i) =
+            self.entries.iter().rposition(|entry| entry.usable(prompt) >= len && entry.kv.least as usize <= len)
+        else {
             return Ok(None);
         };
         let Some(entry) = self.entries.remove(i) else { return Ok(None) };

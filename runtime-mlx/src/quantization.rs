@@ -74,9 +74,11 @@ impl Packing {
         }
         let number = |key: &str, known: &[i32]| match block.get(key) {
             None | Some(Value::Null) => Ok(known[0]),
-            Some(n) => known.iter().copied().find(|k| n.as_i64() == Some((*k).into())).ok_or_else(|| {
-                MlxError::Config(format!("`{place}.{key}` is {n}; for {name} MLX knows {known:?}"))
-            }),
+            Some(n) => known
+                .iter()
+                .copied()
+                .find(|k| n.as_i64() == Some((*k).into()))
+                .ok_or_else(|| MlxError::Config(format!("`{place}.{key}` is {n}; for {name} MLX knows {known:?}"))),
         };
         let (groups, widths) = mode.sizes();
         Ok(Self { mode, group_size: number("group_size", groups)?, bits: number("bits", widths)? })

@@ -89,7 +89,8 @@ impl Args {
     }
 
     fn sparse(&self, layer: usize) -> Option<i32> {
-        let sparse = layer >= self.first_k_dense_replace && layer.is_multiple_of(self.moe_layer_freq.unwrap_or(1).max(1));
+        let sparse =
+            layer >= self.first_k_dense_replace && layer.is_multiple_of(self.moe_layer_freq.unwrap_or(1).max(1));
         self.n_routed_experts.filter(|_| sparse)
     }
 
@@ -121,8 +122,8 @@ pub(crate) fn load(config: &Config, loader: &mut Loader<'_>) -> std::result::Res
             mixer: LatentAttention::load(&args, loader, &format!("{prefix}.self_attn"))?,
             mlp_norm: loader.rms_norm(&format!("{prefix}.post_attention_layernorm"), hidden, eps)?,
             mlp: match args.sparse(i) {
-                Some(experts) => Block::Sparse(Sparse::load(&args, experts, loader, &mlp)?),
-                None => Block::Dense(Mlp::load(loader, &mlp, (hidden, args.intermediate_size), Gate::Silu)?),
+                Some(experts) => Box::new(Sparse::load(&args, experts, loader, &mlp)?) as Box<dyn FeedForward>,
+                None => Box::new(Mlp::load(loader, &mlp, (hidden, args.intermediate_size), Gate::Silu)?),
             },
         })
     })?;
@@ -133,7 +134,11 @@ pub(crate) fn load(config: &Config, loader: &mut Loader<'_>) -> std::result::Res
 enum Queries {
     Direct(Linear),
     /// Through a narrow layer.
-    Low { a: Linear, norm: RmsNorm, b: Linear },
+    Low {
+        a: Linear,
+        norm: RmsNorm,
+        b: Linear,
+    },
 }
 
 struct LatentAttention {
@@ -210,20 +215,6 @@ impl Mixer for LatentAttention {
     }
 }
 
-enum Block {
-    Dense(Mlp),
-    Sparse(Sparse),
-}
-
-impl FeedForward for Block {
-    fn forward(&self, x: &Array) -> Result<Array> {
-        match self {
-            Self::Dense(mlp) => mlp.forward(x),
-            Self::Sparse(experts) => experts.forward(x),
-        }
-    }
-}
-
 struct Sparse {
     router: Linear,
     /// `[experts]`: corrects the choice, not the weights.
@@ -237,7 +228,8 @@ impl Sparse {
     fn load(args: &Args, experts: i32, loader: &mut Loader<'_>, at: &str) -> std::result::Result<Self, MlxError> {
         let (hidden, inner) = (args.hidden_size, args.moe_intermediate_size);
         let shared = args.n_shared_experts.filter(|n| *n > 0);
-        let shared = shared.map(|n| Mlp::load(loader, &format!("{at}.shared_experts"), (hidden, inner * n), Gate::Silu));
+        let shared =
+            shared.map(|n| Mlp::load(loader, &format!("{at}.shared_experts"), (hidden, inner * n), Gate::Silu));
         let correction = loader.tensor(&format!("{at}.gate.e_score_correction_bias"), &[experts])?;
         Ok(Self {
             router: loader.linear(&format!("{at}.gate"), hidden, experts, false)?,
@@ -253,7 +245,9 @@ impl Sparse {
             shared: shared.transpose()?,
         })
     }
+}
 
+impl FeedForward for Sparse {
     fn forward(&self, x: &Array) -> Result<Array> {
         let routes = Routes::sigmoid(&self.router.forward(x)?, &self.correction, &self.how)?;
         let said = routes.sum(&self.experts.forward(x, &routes.experts)?)?;

@@ -132,12 +132,7 @@ struct Gemma3Layer {
 }
 
 impl Gemma3Layer {
-    fn load(
-        args: &Args,
-        loader: &mut Loader<'_>,
-        prefix: &str,
-        rope: Rope,
-    ) -> std::result::Result<Self, MlxError> {
+    fn load(args: &Args, loader: &mut Loader<'_>, prefix: &str, rope: Rope) -> std::result::Result<Self, MlxError> {
         let (hidden, eps) = (args.hidden_size, args.rms_norm_eps);
         let at = format!("{prefix}.self_attn");
         let mut attention = GroupedQuery::load(loader, &at, args.heads(), Biases::default())?;

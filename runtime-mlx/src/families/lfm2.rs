@@ -8,7 +8,9 @@ use crate::{
     error::MlxError,
     families::Model,
     kv::{LayerCache, State},
-    layers::{Biases, CausalConv, Frame, Gate, GroupedQuery, Heads, Linear, Mixer, Mlp, PreNorm, Rope, RopeArgs, Stack},
+    layers::{
+        Biases, CausalConv, Frame, Gate, GroupedQuery, Heads, Linear, Mixer, Mlp, PreNorm, Rope, RopeArgs, Stack,
+    },
     layers::{grouped, layers, positive, split},
     loader::Loader,
     step::Step,
@@ -105,8 +107,11 @@ pub(crate) fn load(config: &Config, loader: &mut Loader<'_>) -> std::result::Res
         Ok(PreNorm {
             mixer_norm: loader.rms_norm(&format!("{prefix}.operator_norm"), hidden, eps)?,
             mixer: match args.attends(i) {
-                true => Operator::Attention(attention(&args, &rope, loader, &format!("{prefix}.self_attn"))?),
-                false => Operator::Conv(ShortConv::load(&args, loader, &format!("{prefix}.conv"))?),
+                true => {
+                    let attention = attention(&args, &rope, loader, &format!("{prefix}.self_attn"))?;
+                    Box::new(attention) as Box<dyn Mixer>
+                }
+                false => Box::new(ShortConv::load(&args, loader, &format!("{prefix}.conv"))?),
             },
             mlp_norm: loader.rms_norm(&format!("{prefix}.ffn_norm"), hidden, eps)?,
             mlp: Mlp::load_named(loader, &names, (hidden, inner), (Gate::Silu, false))?,
@@ -122,28 +127,13 @@ fn attention(
     at: &str,
 ) -> std::result::Result<GroupedQuery, MlxError> {
     let dim = args.head_dim();
-    let sizes =
-        Heads { hidden: args.hidden_size, heads: args.num_attention_heads, kv_heads: args.kv_heads(), dim };
+    let sizes = Heads { hidden: args.hidden_size, heads: args.num_attention_heads, kv_heads: args.kv_heads(), dim };
     let names = ["q_proj", "k_proj", "v_proj", "out_proj"];
     let mut attention = GroupedQuery::load_named(loader, at, names, (sizes, Biases::default()))?;
     attention.q_norm = Some(loader.rms_norm(&format!("{at}.q_layernorm"), dim, args.norm_eps)?);
     attention.k_norm = Some(loader.rms_norm(&format!("{at}.k_layernorm"), dim, args.norm_eps)?);
     attention.rope = Some(Rope::plain(dim, rope.theta(THETA)));
     Ok(attention)
-}
-
-enum Operator {
-    Attention(GroupedQuery),
-    Conv(ShortConv),
-}
-
-impl Mixer for Operator {
-    fn forward(&self, x: &Array, index: usize, step: &mut Step<'_>) -> Result<Array> {
-        match self {
-            Self::Attention(attention) => attention.forward(x, index, step),
-            Self::Conv(conv) => conv.forward(x, index, step),
-        }
-    }
 }
 
 /// `out(c · conv(b · x))`, with `b`, `c` and `x` from the input.
@@ -164,7 +154,9 @@ impl ShortConv {
             hidden,
         })
     }
+}
 
+impl Mixer for ShortConv {
     fn forward(&self, x: &Array, index: usize, step: &mut Step<'_>) -> Result<Array> {
         let [b, c, x] = split(&self.input.forward(x)?, [self.hidden; 3])?;
         let filtered = step.recur(index, &[&b.multiply(x)?], |x, tail| {

@@ -15,8 +15,7 @@ const THETA: f32 = 10_000.0;
 pub(crate) fn load(config: &Config, loader: &mut Loader<'_>) -> Result<Box<dyn Model>, MlxError> {
     let args = DenseArgs::read(config)?;
     let bias = args.attention_bias;
-    let variant =
-        Variant { biases: Biases { qkv: bias, o: bias }, head_norms: false, theta: THETA, tied: true };
+    let variant = Variant { biases: Biases { qkv: bias, o: bias }, head_norms: false, theta: THETA, tied: true };
     dense(&args, loader, &variant)
 }
 
@@ -32,15 +31,10 @@ pub(super) struct Variant {
 }
 
 /// A llama-like model.
-pub(super) fn dense(
-    args: &DenseArgs,
-    loader: &mut Loader<'_>,
-    variant: &Variant,
-) -> Result<Box<dyn Model>, MlxError> {
+pub(super) fn dense(args: &DenseArgs, loader: &mut Loader<'_>, variant: &Variant) -> Result<Box<dyn Model>, MlxError> {
     let (hidden, eps) = (args.hidden_size, args.rms_norm_eps);
     let tied = args.tie_word_embeddings.unwrap_or(variant.tied);
-    let frame =
-        Frame { max_positions: args.max_position_embeddings, ..Frame::new(hidden, args.vocab_size, eps, tied) };
+    let frame = Frame { max_positions: args.max_position_embeddings, ..Frame::new(hidden, args.vocab_size, eps, tied) };
     let cache = |layer| LayerCache::attention(args.kv_heads(), args.head_dim(), args.window(layer));
     let caches = (0..args.num_hidden_layers).map(cache).collect();
     let stack = Stack::load(loader, &frame, caches, |loader, _, prefix| {

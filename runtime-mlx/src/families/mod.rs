@@ -1,6 +1,8 @@
 //! Every architecture this engine serves, one short file each; must not know schedulers or files.
 //!
-//! [`FAMILIES`] is the only list. A family is named after its `model_type`.
+//! [`FAMILIES`] is the only list. A family is named after its `model_type`. Its file reads its arguments from `config.json`
+//! (refusing by name what it does not compute), says what each layer remembers ([`LayerCache`]), and builds a
+//! [`Stack`](crate::layers::Stack) of layers that each take `[tokens, hidden]` to the same. Its goldens: `tests/golden/README.md`.
 
 mod deepseek_v3;
 mod gemma3;

@@ -9,8 +9,8 @@ use crate::{
     error::MlxError,
     families::Model,
     kv::LayerCache,
-    layers::{Biases, DenseArgs, ExpertSizes, Experts, FeedForward, Frame, Gate, Linear, Mlp, PreNorm, Routes, Stack},
     layers::positive,
+    layers::{Biases, DenseArgs, ExpertSizes, Experts, FeedForward, Frame, Gate, Linear, Mlp, PreNorm, Routes, Stack},
     loader::Loader,
     sys::Result,
 };
@@ -53,26 +53,12 @@ pub(crate) fn load(config: &Config, loader: &mut Loader<'_>) -> std::result::Res
             mixer: attention(&dense, loader, &format!("{prefix}.self_attn"), &variant)?,
             mlp_norm: loader.rms_norm(&format!("{prefix}.post_attention_layernorm"), hidden, eps)?,
             mlp: match sparse {
-                true => Block::Sparse(Sparse::load(&args, hidden, loader, &mlp)?),
-                false => Block::Dense(Mlp::load(loader, &mlp, (hidden, dense.intermediate_size), Gate::Silu)?),
+                true => Box::new(Sparse::load(&args, hidden, loader, &mlp)?) as Box<dyn FeedForward>,
+                false => Box::new(Mlp::load(loader, &mlp, (hidden, dense.intermediate_size), Gate::Silu)?),
             },
         })
     })?;
     Ok(Box::new(stack))
-}
-
-enum Block {
-    Dense(Mlp),
-    Sparse(Sparse),
-}
-
-impl FeedForward for Block {
-    fn forward(&self, x: &Array) -> Result<Array> {
-        match self {
-            Self::Dense(mlp) => mlp.forward(x),
-            Self::Sparse(experts) => experts.forward(x),
-        }
-    }
 }
 
 struct Sparse {
@@ -92,7 +78,9 @@ impl Sparse {
             normalise: args.norm_topk_prob,
         })
     }
+}
 
+impl FeedForward for Sparse {
     fn forward(&self, x: &Array) -> Result<Array> {
         let routes = Routes::softmax(&self.router.forward(x)?, self.k, self.normalise)?;
         routes.sum(&self.experts.forward(x, &routes.experts)?)

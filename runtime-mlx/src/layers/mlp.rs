@@ -45,9 +45,15 @@ impl Gate {
 
 /// The two linear layers that a gated block begins with.
 enum Inner {
-    Apart { gate: Linear, up: Linear },
+    Apart {
+        gate: Linear,
+        up: Linear,
+    },
     /// One matrix, the gate's rows first.
-    Fused { both: Linear, width: i32 },
+    Fused {
+        both: Linear,
+        width: i32,
+    },
 }
 
 /// `down(act(gate(x), up(x)))`.

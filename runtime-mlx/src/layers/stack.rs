@@ -36,6 +36,20 @@ pub(crate) trait FeedForward {
     fn forward(&self, x: &Array) -> Result<Array>;
 }
 
+/// For models whose layers are not all of one kind.
+impl Mixer for Box<dyn Mixer> {
+    fn forward(&self, x: &Array, index: usize, step: &mut Step<'_>) -> Result<Array> {
+        (**self).forward(x, index, step)
+    }
+}
+
+/// The same.
+impl FeedForward for Box<dyn FeedForward> {
+    fn forward(&self, x: &Array) -> Result<Array> {
+        (**self).forward(x)
+    }
+}
+
 impl FeedForward for Mlp {
     fn forward(&self, x: &Array) -> Result<Array> {
         self.forward(x)

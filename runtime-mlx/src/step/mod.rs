@@ -110,7 +110,9 @@ impl<'a> Step<'a> {
     /// `[tokens, kv_heads, 1, dim]`; returns `[tokens, heads · v_dim]`.
     pub(crate) fn attend(&mut self, layer: usize, [q, k, v]: [&Array; 3], how: &Attend<'_>) -> Result<Array> {
         let seen = self.extend(layer, &[k, v])?;
-        self.by_group(&[q], |group, q| attend(&q[0], &seen[group].tracks[0], &seen[group].tracks[1], &seen[group].span, how))
+        self.by_group(&[q], |group, q| {
+            attend(&q[0], &seen[group].tracks[0], &seen[group].tracks[1], &seen[group].span, how)
+        })
     }
 
     /// Attends to what `lender` (a layer before this one) remembers, this step's tokens included.
@@ -118,7 +120,9 @@ impl<'a> Step<'a> {
         let seen = self.lent.get(&lender).cloned().ok_or_else(|| {
             mlx_rs::error::Exception::custom(format!("layer {lender} has not attended yet, or is not shared"))
         })?;
-        self.by_group(&[q], |group, q| attend(&q[0], &seen[group].tracks[0], &seen[group].tracks[1], &seen[group].span, how))
+        self.by_group(&[q], |group, q| {
+            attend(&q[0], &seen[group].tracks[0], &seen[group].tracks[1], &seen[group].span, how)
+        })
     }
 
     /// Writes each token's entry of `layer`, `[tokens, heads, 1, dim]` a track; returns what each group then sees.
