@@ -4,9 +4,9 @@ use std::path::Path;
 
 use mesh_proto::TokenId;
 use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use crate::error::MlxError;
+use crate::{error::MlxError, quantization::Quantization};
 
 /// A checkpoint's configuration: the parts every family reads, and the rest for the family itself.
 #[derive(Debug)]
@@ -43,6 +43,23 @@ impl Config {
         Ok(Self { model_type, eos, quantization, raw })
     }
 
+    /// Whether the language model's arguments lie one level deeper.
+    pub(crate) fn has_text_config(&self) -> bool {
+        self.raw.get("text_config").is_some_and(Value::is_object)
+    }
+
+    /// The language model's own arguments and its rotary fields, which checkpoints that see images too have one level
+    /// deeper, in `text_config`. What stands beside it (the vocabulary's size, say) holds where it is silent.
+    pub(crate) fn text_args<T: DeserializeOwned, U: DeserializeOwned>(&self) -> Result<(T, U), MlxError> {
+        let mut fields = self.raw.clone();
+        if let (Some(Value::Object(text)), Value::Object(fields)) = (self.raw.get("text_config"), &mut fields) {
+            fields.extend(text.clone());
+        }
+        let both = (serde_json::from_value(fields.clone()), serde_json::from_value(fields));
+        let bad = |e: serde_json::Error| MlxError::Config(e.to_string());
+        Ok((both.0.map_err(bad)?, both.1.map_err(bad)?))
+    }
+
     /// The family's own arguments.
     pub(crate) fn args<T: DeserializeOwned>(&self) -> Result<T, MlxError> {
         serde_json::from_value(self.raw.clone()).map_err(|e| MlxError::Config(e.to_string()))
@@ -76,71 +93,6 @@ fn eos_ids(file: &str, config: &Value) -> Result<Vec<TokenId>, MlxError> {
     }
 }
 
-/// One module's affine quantisation: `w = scale · q + bias` over groups of a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Affine {
-    /// Values that share a scale and a bias.
-    pub(crate) group_size: i32,
-    /// Bits a value.
-    pub(crate) bits: i32,
-}
-
-/// The `quantization` block: a default, and overrides by module path (mlx-lm's form).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Quantization {
-    default: Affine,
-    overrides: Map<String, Value>,
-}
-
-impl Quantization {
-    fn read(config: &Value) -> Result<Option<Self>, MlxError> {
-        let block = match (config.get("quantization"), config.get("quantization_config")) {
-            (Some(Value::Object(block)), _) => block,
-            (_, Some(Value::Object(block))) if block.contains_key("bits") && block.contains_key("group_size") => block,
-            (_, Some(Value::Object(block))) => {
-                let method = block.get("quant_method").and_then(Value::as_str).unwrap_or("unknown");
-                return Err(MlxError::Config(format!(
-                    "`quantization_config` with quant_method `{method}` is not MLX's; convert the model with mlx-lm first"
-                )));
-            }
-            _ => return Ok(None),
-        };
-        let default = affine("quantization", block)?;
-        let overrides = block.iter().filter(|(_, v)| v.is_object() || v.is_boolean());
-        let overrides = overrides.map(|(k, v)| (k.clone(), v.clone())).collect();
-        Ok(Some(Self { default, overrides }))
-    }
-
-    /// How `module` (e.g. `model.layers.0.mlp.up_proj`) is stored; `None`: not quantised.
-    pub(crate) fn of(&self, module: &str) -> Result<Option<Affine>, MlxError> {
-        match self.overrides.get(module) {
-            Some(Value::Bool(false)) => Ok(None),
-            Some(Value::Object(block)) => affine(&format!("quantization.{module}"), block).map(Some),
-            _ => Ok(Some(self.default)),
-        }
-    }
-
-    /// For people: `4-bit affine, group 64`.
-    pub(crate) fn describe(&self) -> String {
-        let mixed = if self.overrides.is_empty() { "" } else { ", mixed" };
-        format!("{}-bit affine, group {}{mixed}", self.default.bits, self.default.group_size)
-    }
-}
-
-fn affine(place: &str, block: &Map<String, Value>) -> Result<Affine, MlxError> {
-    if let Some(mode) = block.get("mode").and_then(Value::as_str)
-        && mode != "affine"
-    {
-        return Err(MlxError::Config(format!("`{place}.mode` is `{mode}`; this version serves `affine` only")));
-    }
-    let number = |key: &str, known: &[i64]| match block.get(key).and_then(Value::as_i64) {
-        Some(n) if known.contains(&n) => Ok(n as i32),
-        Some(n) => Err(MlxError::Config(format!("`{place}.{key}` is {n}; MLX knows {known:?}"))),
-        None => Err(MlxError::Config(format!("`{place}.{key}` is missing or not a number"))),
-    };
-    Ok(Affine { group_size: number("group_size", &[32, 64, 128])?, bits: number("bits", &[2, 3, 4, 5, 6, 8])? })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,21 +114,8 @@ mod tests {
     }
 
     #[test]
-    fn overrides_win_over_the_default_and_false_means_not_quantised() {
-        let block = json!({"model_type": "x", "quantization": {
-            "group_size": 64, "bits": 4, "a.b": {"group_size": 32, "bits": 8}, "c": false}});
-        let q = Config::read(folder(&block, None).path()).unwrap().quantization.unwrap();
-        assert_eq!(q.of("a.b").unwrap(), Some(Affine { group_size: 32, bits: 8 }));
-        assert_eq!(q.of("c").unwrap(), None);
-        assert_eq!(q.of("d").unwrap(), Some(Affine { group_size: 64, bits: 4 }));
-    }
-
-    #[test]
     fn what_cannot_be_served_is_named() {
         for (block, word) in [
-            (json!({"model_type": "x", "quantization": {"group_size": 32, "bits": 4, "mode": "mxfp4"}}), "mxfp4"),
-            (json!({"model_type": "x", "quantization": {"group_size": 48, "bits": 4}}), "quantization.group_size"),
-            (json!({"model_type": "x", "quantization_config": {"quant_method": "gptq"}}), "gptq"),
             (json!({"model_type": "x", "eos_token_id": "end"}), "eos_token_id"),
             (json!({"hidden_size": 1}), "model_type"),
         ] {

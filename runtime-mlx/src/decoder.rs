@@ -19,7 +19,7 @@ use mlx_rs::{
 
 use crate::{
     families::Model,
-    kv::{Kv, KvShape},
+    kv::{Kv, Layout},
     prefix::{MIN_REUSE, PrefixCache, common},
     sampling::{self, Chosen, OddsArrays, Row},
     step::Step,
@@ -82,11 +82,11 @@ struct Choosers {
 
 impl MlxDecoder {
     /// `prefix_budget`: bytes for ended sequences' KV.
-    pub(crate) fn new(model: Box<dyn Model>, shape: KvShape, limits: DecoderLimits, prefix_budget: u64) -> Self {
+    pub(crate) fn new(model: Box<dyn Model>, layout: Layout, limits: DecoderLimits, prefix_budget: u64) -> Self {
         Self {
             model,
             limits,
-            kv: Kv::new(shape),
+            kv: Kv::new(layout),
             prefixes: PrefixCache::new(prefix_budget),
             sequences: HashMap::new(),
             in_flight: VecDeque::new(),
@@ -113,11 +113,12 @@ impl MlxDecoder {
         Ok(reused as u32)
     }
 
-    /// The open sequence whose computed prompt has most in common with `prompt`. Ties go to the oldest.
+    /// The open sequence of whose computed prompt most can be copied for `prompt`. Ties go to the oldest.
     fn longest_live(&self, prompt: &[TokenId]) -> Option<(SeqId, usize)> {
         let shared = |(seq, sequence): (&SeqId, &Sequence)| {
             let computed = sequence.prompt.min(self.kv.len(*seq) as usize);
-            (*seq, common(&sequence.tokens[..computed], prompt))
+            let common = common(&sequence.tokens[..computed], prompt);
+            (*seq, self.kv.reach(*seq, common as i32) as usize)
         };
         self.sequences.iter().map(shared).max_by_key(|(seq, len)| (*len, std::cmp::Reverse(*seq)))
     }
@@ -130,7 +131,7 @@ impl MlxDecoder {
         let chunks: Vec<(SeqId, i32, i32)> =
             plan.prefill.iter().map(|chunk| (chunk.seq, chunk.start as i32, chunk.len as i32)).collect();
         let (tokens, choosers) = self.inputs(plan, decode)?;
-        let mut step = Step::new(&mut self.kv, decode, &chunks)?;
+        let mut step = Step::new(&mut self.kv, &plan.decode, &chunks)?;
         let hidden = self.model.hidden(&tokens, &mut step)?;
         for seq in &plan.decode {
             let home = self.kv.pools().find(|(_, pool)| pool.rows().contains(seq)).map(|(capacity, _)| capacity);
@@ -252,10 +253,12 @@ impl MlxDecoder {
         for chunk in chunks {
             let Some(strip) = self.kv.strip(chunk.seq) else { continue };
             strip.len = (chunk.start + chunk.len) as i32;
+            if !chunk.last {
+                outputs.extend(strip.layers.iter().flatten().cloned());
+            }
+            self.kv.snapshot(chunk.seq);
             if chunk.last {
                 self.kv.join(chunk.seq)?;
-            } else {
-                outputs.extend(strip.layers.iter().flat_map(|layer| [layer.keys.clone(), layer.values.clone()]));
             }
         }
         Ok(outputs)
@@ -347,17 +350,26 @@ impl MlxDecoder {
         Ok(sampled)
     }
 
-    fn keep(&mut self, seq: SeqId, text: &[TokenId]) -> Result<()> {
+    /// Keeps what can be reused of a sequence: as much of its text as can be copied; and where that is more than the
+    /// prompt and cannot be cut back to it, also of the prompt, for the same question asked again.
+    fn keep(&mut self, seq: SeqId, text: &[TokenId], prompt: usize) -> Result<()> {
         // The last token's KV does not exist, and what steps in flight wrote beyond the text is nobody's.
-        let len = (self.kv.len(seq) as usize).min(text.len().saturating_sub(1));
-        let bytes = len as u64 * self.kv.shape.bytes_per_token();
-        if len < MIN_REUSE || bytes > self.prefixes.budget() || self.prefixes.covers(&text[..len]) {
-            return Ok(());
-        }
-        if let Some(prefix) = self.kv.copy(seq, len as i32)? {
-            // Computed now, or the copy would hold the whole pool alive.
-            async_eval(prefix.arrays())?;
-            self.prefixes.insert(text[..len].to_vec(), prefix, bytes);
+        let whole = self.kv.reach(seq, text.len().saturating_sub(1) as i32);
+        let question = self.kv.reach(seq, text.len().min(prompt).saturating_sub(1) as i32);
+        for len in [whole, question] {
+            let covered = self.prefixes.covers(&text[..len as usize]);
+            if (len as usize) < MIN_REUSE || covered {
+                continue;
+            }
+            if let Some(prefix) = self.kv.copy(seq, len)? {
+                let bytes = prefix.bytes();
+                if bytes > self.prefixes.budget() {
+                    continue;
+                }
+                // Computed now, or the copy would hold the whole pool alive.
+                async_eval(prefix.arrays())?;
+                self.prefixes.insert(text[..len as usize].to_vec(), prefix, bytes);
+            }
         }
         Ok(())
     }
@@ -369,13 +381,19 @@ impl MlxDecoder {
         DecodeError::Device(error.what().to_owned())
     }
 
+    /// What its layers remember.
+    #[cfg(test)]
+    pub(crate) fn caches(&self) -> &[crate::kv::LayerCache] {
+        &self.model.shape().caches
+    }
+
     /// Logits of every position of `tokens`, `[tokens, vocabulary]`, in one step: for comparisons with a reference.
     #[cfg(test)]
     pub(crate) fn logits_of(&mut self, tokens: &[u32]) -> Result<Array> {
         let seq = SeqId(u64::MAX);
         let n = tokens.len() as i32;
         self.kv.open(seq, n, None)?;
-        let mut step = Step::new(&mut self.kv, false, &[(seq, 0, n)])?;
+        let mut step = Step::new(&mut self.kv, &[], &[(seq, 0, n)])?;
         let hidden = self.model.hidden(&Array::from_slice(tokens, &[n]), &mut step)?;
         let logits = self.model.logits(&hidden)?;
         self.kv.close(seq)?;
@@ -424,9 +442,9 @@ impl Decoder for MlxDecoder {
     }
 
     fn close(&mut self, seq: SeqId, kept: Option<&[TokenId]>) {
-        self.sequences.remove(&seq);
+        let prompt = self.sequences.remove(&seq).map_or(0, |sequence| sequence.prompt);
         if let Some(text) = kept
-            && let Err(error) = self.keep(seq, text)
+            && let Err(error) = self.keep(seq, text, prompt)
         {
             tracing::warn!(%error, "a sequence's keys and values could not be kept for reuse");
         }

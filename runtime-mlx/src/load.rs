@@ -11,7 +11,7 @@ use crate::{
     decoder::MlxDecoder,
     error::MlxError,
     families,
-    kv::KvShape,
+    kv::Layout,
     loader::{Loader, Residency},
     memory::Budget,
     sys,
@@ -37,6 +37,8 @@ pub(crate) struct LoadOptions {
     pub(crate) max_memory: Option<u64>,
     /// Models that share the machine; 0 counts as 1.
     pub(crate) sharers: u32,
+    /// Sequences computed at once, for whose states memory is set aside.
+    pub(crate) max_running: u32,
     /// `None`: what suits the device.
     pub(crate) residency: Option<Residency>,
 }
@@ -67,9 +69,20 @@ pub(crate) fn load(dir: &Path, options: LoadOptions, stage: &mut dyn FnMut(&str)
     weights.finish()?;
 
     let shape = model.shape();
-    let kv = KvShape::new(shape, dtype);
+    let kv = Layout::new(&shape.caches, dtype);
     let split = budget.split(resident_bytes);
-    let fits = u32::try_from(split.kv / kv.bytes_per_token()).unwrap_or(u32::MAX);
+    let states = kv.fixed_bytes() * u64::from(options.max_running.max(1));
+    let kv_budget = split.kv.checked_sub(states).ok_or_else(|| {
+        MlxError::DoesNotFit(format!(
+            "beside the weights {} are left for sequences, and the states of {} need {}: lower --parallel or raise \
+             --max-memory",
+            human(split.kv),
+            options.max_running,
+            human(states)
+        ))
+    })?;
+    let fits = kv_budget.checked_div(kv.bytes_per_token());
+    let fits = fits.map_or(u32::MAX, |tokens| u32::try_from(tokens).unwrap_or(u32::MAX));
     let context_tokens = context(options.context_tokens, shape.max_positions, fits)?;
     if let Some(bad) = config.eos.iter().find(|id| id.0 >= shape.vocab_size as u32) {
         return Err(MlxError::Config(format!("`eos_token_id` {} lies outside the vocabulary", bad.0)));
@@ -78,7 +91,7 @@ pub(crate) fn load(dir: &Path, options: LoadOptions, stage: &mut dyn FnMut(&str)
         context_tokens,
         vocab_size: shape.vocab_size as u32,
         kv_bytes_per_token: kv.bytes_per_token(),
-        kv_budget_bytes: split.kv,
+        kv_budget_bytes: kv_budget,
     };
     let quantization = match &config.quantization {
         Some(quantization) => quantization.describe(),
@@ -90,7 +103,7 @@ pub(crate) fn load(dir: &Path, options: LoadOptions, stage: &mut dyn FnMut(&str)
         ?residency,
         context_tokens,
         weights = resident_bytes,
-        kv_budget = split.kv,
+        kv_budget,
         "model loaded"
     );
     let decoder = MlxDecoder::new(model, kv, limits, split.prefix);

@@ -1,4 +1,4 @@
-//! Keys and values of ended sequences, kept for prompts that begin alike; must not know open sequences.
+//! What ended sequences remembered, kept for prompts that begin alike; must not know open sequences.
 //!
 //! A list in order of use, searched by comparing tokens: right for the tens of conversations that the byte budget
 //! holds.
@@ -16,6 +16,14 @@ struct Entry {
     tokens: Vec<TokenId>,
     kv: Prefix,
     bytes: u64,
+}
+
+impl Entry {
+    /// Tokens of `prompt` for which it can be cut.
+    fn usable(&self, prompt: &[TokenId]) -> usize {
+        let common = common(&self.tokens, prompt);
+        if common >= self.kv.least as usize { common } else { 0 }
+    }
 }
 
 /// Least recently used entries go first when the budget is exceeded.
@@ -39,14 +47,14 @@ impl PrefixCache {
         self.budget
     }
 
-    /// Keeps `kv` of `tokens` (one each). What is a beginning of it goes; it goes itself if it is a beginning of
+    /// Keeps `kv` of `tokens` (one each). What can be cut out of it goes; it goes itself if it can be cut out of
     /// something kept.
     pub(crate) fn insert(&mut self, tokens: Vec<TokenId>, kv: Prefix, bytes: u64) {
         if bytes > self.budget || self.covers(&tokens) {
             return;
         }
         self.entries.retain(|entry| {
-            let covered = tokens.starts_with(&entry.tokens);
+            let covered = tokens.starts_with(&entry.tokens) && entry.tokens.len() >= kv.least as usize;
             if covered {
                 self.bytes -= entry.bytes;
             }
@@ -60,19 +68,21 @@ impl PrefixCache {
         }
     }
 
-    /// Whether all of `tokens` are the beginning of something kept.
+    /// Whether something kept can be cut to `tokens`.
     pub(crate) fn covers(&self, tokens: &[TokenId]) -> bool {
-        self.entries.iter().any(|entry| entry.tokens.starts_with(tokens))
+        self.entries.iter().any(|entry| entry.tokens.starts_with(tokens) && entry.kv.least as usize <= tokens.len())
     }
 
     /// Tokens of `prompt` that the best entry covers.
     pub(crate) fn longest(&self, prompt: &[TokenId]) -> usize {
-        self.entries.iter().map(|entry| common(&entry.tokens, prompt)).max().unwrap_or(0)
+        self.entries.iter().map(|entry| entry.usable(prompt)).max().unwrap_or(0)
     }
 
     /// Keys and values of the first `len` tokens of `prompt`, from the best entry, which counts as used.
     pub(crate) fn take(&mut self, prompt: &[TokenId], len: usize) -> Result<Option<Prefix>> {
-        let Some(i) = self.entries.iter().rposition(|entry| common(&entry.tokens, prompt) >= len) else {
+        let Some(i) =
+            self.entries.iter().rposition(|entry| entry.usable(prompt) >= len && entry.kv.least as usize <= len)
+        else {
             return Ok(None);
         };
         let Some(entry) = self.entries.remove(i) else { return Ok(None) };
@@ -96,7 +106,7 @@ mod tests {
     }
 
     fn kv(len: i32) -> Prefix {
-        Prefix { layers: Vec::new(), len }
+        Prefix { layers: Vec::new(), len, least: 0, per_token: Vec::new() }
     }
 
     #[test]
@@ -126,5 +136,18 @@ mod tests {
         assert_eq!(cache.longest(&tokens(&[1, 2])), 2);
         cache.insert(tokens(&[9]), kv(1), 26);
         assert_eq!(cache.bytes(), 20, "what exceeds the whole budget is not kept");
+    }
+
+    #[test]
+    fn what_cannot_be_cut_serves_its_own_length_only() {
+        let whole = |len| Prefix { least: len, ..kv(len) };
+        let mut cache = PrefixCache::new(100);
+        cache.insert(tokens(&[1, 2]), whole(2), 10);
+        cache.insert(tokens(&[1, 2, 3, 4]), whole(4), 10);
+        assert_eq!(cache.bytes(), 20, "the longer one cannot stand for the shorter one");
+        assert!(cache.covers(&tokens(&[1, 2])) && !cache.covers(&tokens(&[1, 2, 3])));
+        assert_eq!(cache.longest(&tokens(&[1, 2, 3, 9])), 2);
+        assert_eq!(cache.take(&tokens(&[1, 2, 3, 9]), 2).unwrap().unwrap().len, 2);
+        assert_eq!(cache.longest(&tokens(&[1, 9])), 0);
     }
 }

@@ -8,6 +8,8 @@ use std::sync::Once;
 
 use mlx_rs::{Array, Dtype, Stream, error::Exception};
 
+use crate::quantization::Packing;
+
 /// What MLX's operations return.
 pub(crate) type Result<T> = std::result::Result<T, Exception>;
 
@@ -98,6 +100,93 @@ pub(crate) fn bitwise_and(a: &Array, b: &Array) -> Result<Array> {
     let s = stream();
     // SAFETY: as in `right_shift`.
     op("bitwise_and", |out| unsafe { mlx_sys::mlx_bitwise_and(out, a.as_ptr(), b.as_ptr(), s.as_ptr()) })
+}
+
+/// A matrix in MLX's packed form.
+pub(crate) struct Packed {
+    /// Values, 32 bits of them in each number.
+    pub(crate) values: Array,
+    pub(crate) scales: Array,
+    pub(crate) biases: Option<Array>,
+    pub(crate) packing: Packing,
+}
+
+/// Handles that only one call needs: MLX copies what it keeps.
+fn optional(array: Option<&Array>) -> mlx_sys::mlx_array {
+    // SAFETY: an empty handle owns nothing, so nothing is lost where nobody frees it.
+    array.map_or_else(|| unsafe { mlx_sys::mlx_array_new() }, Array::as_ptr)
+}
+
+fn some(value: i32) -> mlx_sys::mlx_optional_int {
+    mlx_sys::mlx_optional_int { value, has_value: true }
+}
+
+/// `x · W`, or `x · Wᵀ` if `transpose`; leading axes are broadcast.
+pub(crate) fn quantized_matmul(x: &Array, w: &Packed, transpose: bool) -> Result<Array> {
+    let s = stream();
+    let Packing { mode, group_size, bits } = w.packing;
+    // SAFETY: handles and the mode's name outlive the call.
+    op("quantized_matmul", |out| unsafe {
+        mlx_sys::mlx_quantized_matmul(
+            out,
+            x.as_ptr(),
+            w.values.as_ptr(),
+            w.scales.as_ptr(),
+            optional(w.biases.as_ref()),
+            transpose,
+            some(group_size),
+            some(bits),
+            mode.name().as_ptr(),
+            s.as_ptr(),
+        )
+    })
+}
+
+/// `x[i] · W[experts[i]]ᵀ` over the leading axes.
+pub(crate) fn gather_qmm(x: &Array, w: &Packed, experts: &Array, sorted: bool) -> Result<Array> {
+    let s = stream();
+    let Packing { mode, group_size, bits } = w.packing;
+    // SAFETY: as in `quantized_matmul`.
+    op("gather_qmm", |out| unsafe {
+        mlx_sys::mlx_gather_qmm(
+            out,
+            x.as_ptr(),
+            w.values.as_ptr(),
+            w.scales.as_ptr(),
+            optional(w.biases.as_ref()),
+            optional(None),
+            experts.as_ptr(),
+            true,
+            some(group_size),
+            some(bits),
+            mode.name().as_ptr(),
+            sorted,
+            s.as_ptr(),
+        )
+    })
+}
+
+/// The numbers for which a packed matrix stands: in the dtype of its scales if these are floats, else in bf16, which
+/// holds such numbers exactly.
+pub(crate) fn dequantize(w: &Packed) -> Result<Array> {
+    let s = stream();
+    let Packing { mode, group_size, bits } = w.packing;
+    let unsaid = mlx_sys::mlx_optional_dtype { value: mlx_sys::mlx_dtype__MLX_FLOAT32, has_value: false };
+    // SAFETY: as in `quantized_matmul`.
+    op("dequantize", |out| unsafe {
+        mlx_sys::mlx_dequantize(
+            out,
+            w.values.as_ptr(),
+            w.scales.as_ptr(),
+            optional(w.biases.as_ref()),
+            some(group_size),
+            some(bits),
+            mode.name().as_ptr(),
+            optional(None),
+            unsaid,
+            s.as_ptr(),
+        )
+    })
 }
 
 /// Waits until this thread's stream has computed all that was issued.

@@ -11,7 +11,7 @@ use mlx_rs::{Array, Dtype};
 use safetensors::tensor::Metadata;
 use serde::Deserialize;
 
-use crate::{config::Quantization, error::MlxError};
+use crate::{error::MlxError, quantization::Quantization};
 
 /// A safetensors header larger than this is refused: 100 MB, the format's own limit.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
@@ -52,9 +52,19 @@ impl Weights {
         self.tensors.contains_key(name)
     }
 
+    /// The shape of a tensor that is there and not yet taken.
+    pub(crate) fn shape(&self, name: &str) -> Option<&[i32]> {
+        self.tensors.get(name).map(|tensor| tensor.shape())
+    }
+
     /// Takes a tensor.
     pub(crate) fn take(&mut self, name: &str) -> Result<Array, MlxError> {
         self.tensors.remove(name).ok_or_else(|| MlxError::MissingTensor(name.to_owned()))
+    }
+
+    /// Adds a tensor that was made of others.
+    pub(crate) fn put(&mut self, name: String, tensor: Array) {
+        self.tensors.insert(name, tensor);
     }
 
     /// Takes a tensor whose shape is known.
@@ -95,12 +105,12 @@ impl Weights {
         let mut bytes = 0;
         for (name, tensor) in &self.tensors {
             let module = name.strip_suffix(".weight").unwrap_or(name);
-            let affine = match quantization {
+            let packing = match quantization {
                 Some(quantization) if tensor.dtype() == Dtype::Uint32 => quantization.of(module)?,
                 _ => None,
             };
-            let values = match affine {
-                Some(affine) => tensor.size() as u64 * 32 / affine.bits as u64,
+            let values = match packing {
+                Some(packing) => tensor.size() as u64 * 32 / packing.bits as u64,
                 None if name.ends_with(".scales") || name.ends_with(".biases") => 0,
                 None => tensor.size() as u64,
             };
@@ -111,7 +121,11 @@ impl Weights {
 
     /// Bytes of all tensors once floats are f32; packed matrices stay packed.
     pub(crate) fn packed_f32_bytes(&self) -> u64 {
-        self.tensors.values().map(|tensor| tensor.size() as u64 * 4).sum()
+        let bytes = |tensor: &Array| match tensor.dtype() {
+            Dtype::Float16 | Dtype::Bfloat16 => 2 * tensor.nbytes(),
+            _ => tensor.nbytes(),
+        };
+        self.tensors.values().map(|tensor| bytes(tensor) as u64).sum()
     }
 
     /// Says whether every tensor was used.

@@ -321,7 +321,7 @@ fn a_model_that_cannot_be_served_is_refused_with_the_reason() {
         (refuse(&config("model_type", "hyena".into())), ["hyena", "qwen3"]),
         (refuse(&layers(99)), ["lacks the tensor", "model.layers."]),
         (refuse(&layers(1)), ["does not use", "model.layers.1."]),
-        (refuse(&config("rope_scaling", serde_json::json!({"rope_type": "yarn"}))), ["rope_type", "yarn"]),
+        (refuse(&config("rope_scaling", serde_json::json!({"rope_type": "dynamic"}))), ["rope_type", "dynamic"]),
         (refuse(&config("hidden_size", 100.into())), ["model.embed_tokens", ""]),
         (refuse(&|dir| std::fs::remove_file(dir.join("config.json")).unwrap()), ["config.json", "not found"]),
         (refuse(&|dir| std::fs::remove_file(dir.join("model.safetensors")).unwrap()), ["safetensors", "no *"]),

@@ -1,78 +1,67 @@
 //! `llama` (Touvron et al. 2023; Llama 3's rotary scaling) and its equals such as `mistral`; must not know caches.
 
-use mlx_rs::Array;
-
 use crate::{
     config::Config,
     error::MlxError,
     families::Model,
-    layers::{Attention, DenseArgs, Linear, Rope, Stack},
+    kv::LayerCache,
+    layers::{Biases, DenseArgs, Frame, Gate, GroupedQuery, Mlp, PreNorm, Rope, Stack},
     loader::Loader,
-    step::Step,
-    sys::Result,
 };
 
 /// Base of the rotary wavelengths where `config.json` is silent.
 const THETA: f32 = 10_000.0;
 
-pub(crate) fn load(config: &Config, loader: &mut Loader<'_>) -> std::result::Result<Box<dyn Model>, MlxError> {
-    let args: DenseArgs = config.args()?;
-    Ok(Box::new(Stack::<LlamaAttention>::load(&args, loader, true)?))
+pub(crate) fn load(config: &Config, loader: &mut Loader<'_>) -> Result<Box<dyn Model>, MlxError> {
+    let args = DenseArgs::read(config)?;
+    let bias = args.attention_bias;
+    let variant = Variant { biases: Biases { qkv: bias, o: bias }, head_norms: false, theta: THETA, tied: true };
+    dense(&args, loader, &variant)
 }
 
-/// Grouped-query attention (Ainslie et al. 2023) with rotary positions.
-pub(super) struct LlamaAttention {
-    q: Linear,
-    k: Linear,
-    v: Linear,
-    o: Linear,
-    rope: Rope,
-    heads: i32,
-    kv_heads: i32,
-    head_dim: i32,
-}
-
-/// Which projections have biases, and the rotary base where `config.json` is silent.
+/// What tells llama's descendants apart.
 pub(super) struct Variant {
-    pub(super) qkv_bias: bool,
-    pub(super) o_bias: bool,
+    pub(super) biases: Biases,
+    /// Norms on each head's queries and keys.
+    pub(super) head_norms: bool,
+    /// Base of the rotary wavelengths where `config.json` is silent.
     pub(super) theta: f32,
+    /// Whether the embeddings are the head where `config.json` is silent.
+    pub(super) tied: bool,
 }
 
-impl LlamaAttention {
-    pub(super) fn read(
-        args: &DenseArgs,
-        loader: &mut Loader<'_>,
-        prefix: &str,
-        variant: &Variant,
-    ) -> std::result::Result<Self, MlxError> {
-        let (hidden, dim, bias) = (args.hidden_size, args.head_dim(), variant.qkv_bias);
-        let (q_size, kv_size) = (args.num_attention_heads * dim, args.kv_heads() * dim);
-        Ok(Self {
-            q: loader.linear(&format!("{prefix}.q_proj"), hidden, q_size, bias)?,
-            k: loader.linear(&format!("{prefix}.k_proj"), hidden, kv_size, bias)?,
-            v: loader.linear(&format!("{prefix}.v_proj"), hidden, kv_size, bias)?,
-            o: loader.linear(&format!("{prefix}.o_proj"), q_size, hidden, variant.o_bias)?,
-            rope: Rope::new(&args.rope, dim, variant.theta)?,
-            heads: args.num_attention_heads,
-            kv_heads: args.kv_heads(),
-            head_dim: dim,
+/// A llama-like model.
+pub(super) fn dense(args: &DenseArgs, loader: &mut Loader<'_>, variant: &Variant) -> Result<Box<dyn Model>, MlxError> {
+    let (hidden, eps) = (args.hidden_size, args.rms_norm_eps);
+    let tied = args.tie_word_embeddings.unwrap_or(variant.tied);
+    let frame = Frame { max_positions: args.max_position_embeddings, ..Frame::new(hidden, args.vocab_size, eps, tied) };
+    let cache = |layer| LayerCache::attention(args.kv_heads(), args.head_dim(), args.window(layer));
+    let caches = (0..args.num_hidden_layers).map(cache).collect();
+    let stack = Stack::load(loader, &frame, caches, |loader, _, prefix| {
+        let names = ["gate_proj", "up_proj", "down_proj"].map(|name| format!("{prefix}.mlp.{name}"));
+        Ok(PreNorm {
+            mixer_norm: loader.rms_norm(&format!("{prefix}.input_layernorm"), hidden, eps)?,
+            mixer: attention(args, loader, &format!("{prefix}.self_attn"), variant)?,
+            mlp_norm: loader.rms_norm(&format!("{prefix}.post_attention_layernorm"), hidden, eps)?,
+            mlp: Mlp::load_named(loader, &names, (hidden, args.intermediate_size), (Gate::Silu, args.mlp_bias))?,
         })
-    }
+    })?;
+    Ok(Box::new(stack))
 }
 
-impl Attention for LlamaAttention {
-    fn load(args: &DenseArgs, loader: &mut Loader<'_>, prefix: &str) -> std::result::Result<Self, MlxError> {
-        let bias = args.attention_bias;
-        Self::read(args, loader, prefix, &Variant { qkv_bias: bias, o_bias: bias, theta: THETA })
+/// Grouped-query attention with rotary positions.
+pub(super) fn attention(
+    args: &DenseArgs,
+    loader: &mut Loader<'_>,
+    prefix: &str,
+    variant: &Variant,
+) -> Result<GroupedQuery, MlxError> {
+    let (dim, eps) = (args.head_dim(), args.rms_norm_eps);
+    let mut attention = GroupedQuery::load(loader, prefix, args.heads(), variant.biases)?;
+    if variant.head_norms {
+        attention.q_norm = Some(loader.rms_norm(&format!("{prefix}.q_norm"), dim, eps)?);
+        attention.k_norm = Some(loader.rms_norm(&format!("{prefix}.k_norm"), dim, eps)?);
     }
-
-    fn forward(&self, x: &Array, layer: usize, step: &mut Step<'_>) -> Result<Array> {
-        let q = self.q.forward(x)?.reshape(&[-1, self.heads, 1, self.head_dim])?;
-        let k = self.k.forward(x)?.reshape(&[-1, self.kv_heads, 1, self.head_dim])?;
-        let v = self.v.forward(x)?.reshape(&[-1, self.kv_heads, 1, self.head_dim])?;
-        let q = self.rope.forward(&q, step.positions())?;
-        let k = self.rope.forward(&k, step.positions())?;
-        self.o.forward(&step.attend(layer, &q, &k, &v)?)
-    }
+    attention.rope = Some(Rope::new(&args.rope, dim, variant.theta)?);
+    Ok(attention)
 }

@@ -1,21 +1,26 @@
 //! Every architecture this engine serves, one short file each; must not know schedulers or files.
 //!
-//! [`FAMILIES`] is the only list. A family is named after its `model_type`.
+//! [`FAMILIES`] is the only list. A family is named after its `model_type`. Its file reads its arguments from `config.json`
+//! (refusing by name what it does not compute), says what each layer remembers ([`LayerCache`]), and builds a
+//! [`Stack`](crate::layers::Stack) of layers that each take `[tokens, hidden]` to the same. Its goldens: `tests/golden/README.md`.
 
+mod deepseek_v3;
+mod gemma3;
+mod lfm2;
 mod llama;
 mod qwen2;
 mod qwen3;
+mod qwen3_moe;
 
 use mlx_rs::Array;
 
-use crate::{config::Config, error::MlxError, loader::Loader, step::Step, sys::Result};
+use crate::{config::Config, error::MlxError, kv::LayerCache, loader::Loader, step::Step, sys::Result};
 
 /// A model's sizes, as the cache needs them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ModelShape {
-    pub(crate) layers: usize,
-    pub(crate) kv_heads: i32,
-    pub(crate) head_dim: i32,
+    /// What each layer remembers of a sequence.
+    pub(crate) caches: Vec<LayerCache>,
     pub(crate) vocab_size: i32,
     /// Positions that the checkpoint was made for; `None`: it does not say.
     pub(crate) max_positions: Option<u32>,
@@ -24,9 +29,9 @@ pub(crate) struct ModelShape {
 /// A loaded model.
 pub(crate) trait Model {
     /// Its sizes.
-    fn shape(&self) -> ModelShape;
+    fn shape(&self) -> &ModelShape;
 
-    /// `[tokens]` ids → `[tokens, hidden]`, before the last norm. Reads and extends the step's KV.
+    /// `[tokens]` ids → `[tokens, hidden]`, before the last norm. Reads and extends the rows' memory.
     fn hidden(&self, tokens: &Array, step: &mut Step<'_>) -> Result<Array>;
 
     /// `[rows, hidden]` → `[rows, vocabulary]`: last norm and head, for the rows that choose a token.
@@ -39,7 +44,7 @@ type Load = fn(&Config, &mut Loader<'_>) -> std::result::Result<Box<dyn Model>, 
 /// One architecture.
 pub(crate) struct Family {
     /// Its `model_type`, and others that are the same thing.
-    names: &'static [&'static str],
+    pub(crate) names: &'static [&'static str],
     load: Load,
 }
 
@@ -48,7 +53,15 @@ pub(crate) const FAMILIES: &[Family] = &[
     Family { names: &["llama", "mistral"], load: llama::load },
     Family { names: &["qwen2"], load: qwen2::load },
     Family { names: &["qwen3"], load: qwen3::load },
+    Family { names: &["qwen3_moe"], load: qwen3_moe::load },
+    Family { names: &["gemma3", "gemma3_text"], load: gemma3::load },
+    Family { names: &["deepseek_v3", "kimi_k2", "joyai_llm_flash"], load: deepseek_v3::load },
+    Family { names: &["lfm2"], load: lfm2::load },
 ];
+
+/// Likeness (Jaro-Winkler, 1: the same) from which on a name is told as the nearest. Guess, between
+/// `qwen3_vl` and `qwen3` with 0.93 and `mamba2` and `llama` with 0.70.
+const NEAR: f64 = 0.75;
 
 /// Every `model_type` that is served.
 pub(crate) fn names() -> Vec<&'static str> {
@@ -58,7 +71,10 @@ pub(crate) fn names() -> Vec<&'static str> {
 /// Finds a configuration's family.
 pub(crate) fn find(model_type: &str) -> std::result::Result<&'static Family, MlxError> {
     FAMILIES.iter().find(|family| family.names.contains(&model_type)).ok_or_else(|| {
-        MlxError::Config(format!("`model_type` is `{model_type}`; this version serves {}", names().join(", ")))
+        let near = names().into_iter().map(|name| (strsim::jaro_winkler(model_type, name), name));
+        let near = near.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(likeness, _)| *likeness >= NEAR);
+        let near = near.map_or(String::new(), |(_, name)| format!(", of which `{name}` is nearest"));
+        MlxError::Config(format!("`model_type` is `{model_type}`; this version serves {}{near}", names().join(", ")))
     })
 }
 
@@ -70,5 +86,31 @@ impl Family {
         loader: &mut Loader<'_>,
     ) -> std::result::Result<Box<dyn Model>, MlxError> {
         (self.load)(config, loader)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(model_type: &str) -> String {
+        find(model_type).err().unwrap().to_string()
+    }
+
+    #[test]
+    fn an_unknown_family_is_told_those_that_are_known_and_the_nearest() {
+        let message = refusal("qwen3_vl_text");
+        assert!(message.contains("qwen3_vl_text") && message.contains("llama, mistral"), "{message}");
+        assert!(message.ends_with("of which `qwen3` is nearest"), "{message}");
+        assert!(!refusal("rwkv7").contains("nearest"));
+    }
+
+    #[test]
+    fn no_name_stands_for_two_families() {
+        let mut names = names();
+        names.sort_unstable();
+        let all = names.len();
+        names.dedup();
+        assert_eq!(names.len(), all);
     }
 }

@@ -1,25 +1,31 @@
-//! Keys and values of all open sequences; must not know tokens, sampling or families.
+//! What all open sequences remember; must not know tokens, sampling or families.
 //!
-//! A sequence's prompt is computed into a **strip** of its own, `[1, heads, capacity, dim]` a layer. When it starts
-//! to decode, its strip joins the **pool** of its capacity, `[slots, heads, capacity, dim]`, so that all sequences
-//! of about one length attend in one operation. Capacities double from [`MIN_CAPACITY`]: one long sequence
-//! does not pad the short ones to its length, and of a row beyond the first capacity less than half lies unused.
+//! [`Layout`] says what each layer remembers of a sequence: keys and values of all tokens, or of the last ones in a ring,
+//! or a state that each token replaces. A sequence's prompt is computed into a **strip** of its own. When it starts to
+//! decode, its strip joins the **pool** of its capacity, so that all sequences of about one length attend in one
+//! operation. Capacities double from [`MIN_CAPACITY`]: one long sequence does not pad the short ones to its length, and of
+//! a row beyond the first capacity less than half lies unused.
+//!
+//! A beginning of a sequence can be copied ([`Prefix`]) for another that begins alike. Where rings or states are part of
+//! it that went on since, it is a [`Snapshot`]'s, taken where a piece of the prompt ended.
 //!
 //! Everything here is functional: a step's arrays stay what they were when it was issued, so a sequence may be
 //! removed or moved while steps are in flight.
 
+mod layout;
 mod pool;
+mod prefix;
 mod strip;
 
 use std::collections::{BTreeMap, HashMap};
 
 use engine::decoder::SeqId;
-use mlx_rs::{Array, Dtype};
-
+pub(crate) use layout::{LayerCache, Layout, State, Track};
 pub(crate) use pool::{Pool, PoolStep};
-pub(crate) use strip::{LayerKv, Strip};
+pub(crate) use prefix::{Prefix, Snapshot, columns};
+pub(crate) use strip::{ChunkView, Strip};
 
-use crate::{families::ModelShape, sys::Result};
+use crate::sys::Result;
 
 /// Tokens. Origin: mlx-lm's step. Cost: rows shorter than this waste up to 256 tokens of KV each.
 const MIN_CAPACITY: i32 = 256;
@@ -33,46 +39,37 @@ pub(crate) fn capacity_for(tokens: i32) -> i32 {
     capacity
 }
 
-/// Sizes of one token's keys and values.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct KvShape {
-    pub(crate) layers: usize,
-    pub(crate) heads: i32,
-    pub(crate) dim: i32,
-    pub(crate) dtype: Dtype,
-}
-
-impl KvShape {
-    pub(crate) fn new(model: ModelShape, dtype: Dtype) -> Self {
-        Self { layers: model.layers, heads: model.kv_heads, dim: model.head_dim, dtype }
-    }
-
-    /// Bytes of one token's keys and values over all layers.
-    pub(crate) fn bytes_per_token(&self) -> u64 {
-        let item = if self.dtype == Dtype::Float32 { 4 } else { 2 };
-        2 * self.layers as u64 * self.heads as u64 * self.dim as u64 * item
-    }
-}
+/// Snapshots that a sequence has at most: where its prompt ended, and where the piece before its last one did. Guess: the
+/// first serves conversations that go on, the second those that only begin alike. Cost: a copy of all rings and states.
+const SNAPSHOTS: usize = 2;
 
 /// All open sequences' keys and values.
 pub(crate) struct Kv {
-    pub(crate) shape: KvShape,
+    pub(crate) layout: Layout,
     strips: HashMap<SeqId, Strip>,
     /// By capacity, so that the order of rows in a step is the same in every run.
     pools: BTreeMap<i32, Pool>,
     homes: HashMap<SeqId, i32>,
+    /// By length.
+    snapshots: HashMap<SeqId, Vec<Snapshot>>,
 }
 
 impl Kv {
-    pub(crate) fn new(shape: KvShape) -> Self {
-        Self { shape, strips: HashMap::new(), pools: BTreeMap::new(), homes: HashMap::new() }
+    pub(crate) fn new(layout: Layout) -> Self {
+        Self {
+            layout,
+            strips: HashMap::new(),
+            pools: BTreeMap::new(),
+            homes: HashMap::new(),
+            snapshots: HashMap::new(),
+        }
     }
 
-    /// Opens a sequence that will hold at least `tokens`; `prefix`: keys and values of its first tokens.
+    /// Opens a sequence that will hold at least `tokens`; `prefix`: the memory of its first tokens.
     pub(crate) fn open(&mut self, seq: SeqId, tokens: i32, prefix: Option<&Prefix>) -> Result<()> {
-        let mut strip = Strip::zeros(&self.shape, capacity_for(tokens))?;
+        let mut strip = Strip::zeros(&self.layout, capacity_for(tokens))?;
         if let Some(prefix) = prefix {
-            strip.write_prefix(prefix)?;
+            strip.write_prefix(&self.layout, prefix)?;
         }
         self.strips.insert(seq, strip);
         Ok(())
@@ -81,6 +78,22 @@ impl Kv {
     /// The strip of a sequence whose prompt is being computed.
     pub(crate) fn strip(&mut self, seq: SeqId) -> Option<&mut Strip> {
         self.strips.get_mut(&seq)
+    }
+
+    /// The strip of a sequence whose prompt is being computed, and what its layers remember.
+    pub(crate) fn strip_and_layout(&mut self, seq: SeqId) -> Option<(&mut Strip, &Layout)> {
+        self.strips.get_mut(&seq).map(|strip| (strip, &self.layout))
+    }
+
+    /// Keeps what could not be copied later of a sequence whose prompt is being computed.
+    pub(crate) fn snapshot(&mut self, seq: SeqId) {
+        if let Some(strip) = self.strips.get(&seq).filter(|_| self.layout.forgets()) {
+            let kept = self.snapshots.entry(seq).or_default();
+            if kept.len() == SNAPSHOTS {
+                kept.remove(0);
+            }
+            kept.push(strip.snapshot(&self.layout));
+        }
     }
 
     /// Moves a sequence whose prompt is computed into its pool.
@@ -103,7 +116,7 @@ impl Kv {
             let Some(pool) = self.pools.get_mut(&capacity) else { continue };
             let Some(strip) = pool.extract(seq)? else { continue };
             pool.remove(seq)?;
-            let grown = strip.grown(&self.shape, capacity * 2)?;
+            let grown = strip.grown(&self.layout, capacity * 2)?;
             self.strips.insert(seq, grown);
             self.join(seq)?;
         }
@@ -120,7 +133,27 @@ impl Kv {
         self.pools.get_mut(&capacity)
     }
 
-    /// A copy of a sequence's first `tokens` keys and values, fewer if it has fewer.
+    pub(crate) fn pool_and_layout(&mut self, capacity: i32) -> Option<(&mut Pool, &Layout)> {
+        self.pools.get_mut(&capacity).map(|pool| (pool, &self.layout))
+    }
+
+    /// The longest beginning of a sequence, of at most `tokens`, that can be copied.
+    pub(crate) fn reach(&self, seq: SeqId, tokens: i32) -> i32 {
+        let len = self.len(seq);
+        let tokens = tokens.min(len);
+        let capacity = self.homes.get(&seq).copied().or_else(|| self.strips.get(&seq).map(|strip| strip.capacity));
+        if self.layout.least(len, capacity.unwrap_or(0)) <= tokens {
+            return tokens;
+        }
+        self.snapshot_of(seq, tokens).map_or(0, |snapshot| snapshot.len)
+    }
+
+    /// The longest of a sequence's snapshots that has at most `tokens`.
+    fn snapshot_of(&self, seq: SeqId, tokens: i32) -> Option<&Snapshot> {
+        self.snapshots.get(&seq)?.iter().rev().find(|snapshot| snapshot.len <= tokens)
+    }
+
+    /// A copy of the memory of a sequence's first [`reach`](Self::reach) tokens.
     pub(crate) fn copy(&self, seq: SeqId, tokens: i32) -> Result<Option<Prefix>> {
         let strip = match self.homes.get(&seq) {
             Some(capacity) => match self.pools.get(capacity) {
@@ -136,7 +169,14 @@ impl Kv {
                 None => return Ok(None),
             },
         };
-        strip.prefix(tokens.min(strip.len)).map(Some)
+        let tokens = tokens.min(strip.len);
+        if self.layout.least(strip.len, strip.capacity) <= tokens {
+            return strip.prefix(&self.layout, tokens, None).map(Some);
+        }
+        match self.snapshot_of(seq, tokens) {
+            Some(snapshot) => strip.prefix(&self.layout, snapshot.len, Some(snapshot)).map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Tokens that a sequence holds.
@@ -147,6 +187,7 @@ impl Kv {
 
     /// Frees a sequence's place.
     pub(crate) fn close(&mut self, seq: SeqId) -> Result<()> {
+        self.snapshots.remove(&seq);
         self.strips.remove(&seq);
         if let Some(capacity) = self.homes.remove(&seq)
             && let Some(pool) = self.pools.get_mut(&capacity)
@@ -159,29 +200,11 @@ impl Kv {
         Ok(())
     }
 
-    /// Bytes allocated for open sequences.
+    /// Bytes allocated for open sequences, without their snapshots.
     pub(crate) fn bytes(&self) -> u64 {
-        let rows: i64 = self.pools.values().map(|pool| i64::from(pool.slots()) * i64::from(pool.capacity)).sum();
-        let strips: i64 = self.strips.values().map(|strip| i64::from(strip.capacity)).sum();
-        (rows + strips) as u64 * self.shape.bytes_per_token()
-    }
-}
-
-/// Keys and values of the first tokens of some sequence, cut to their length.
-#[derive(Clone)]
-pub(crate) struct Prefix {
-    pub(crate) layers: Vec<LayerKv>,
-    pub(crate) len: i32,
-}
-
-impl Prefix {
-    /// Its first `len` tokens, as views.
-    pub(crate) fn first(&self, len: i32) -> Result<Prefix> {
-        let layers = self.layers.iter().map(|layer| layer.first(len)).collect::<Result<_>>()?;
-        Ok(Prefix { layers, len })
-    }
-
-    pub(crate) fn arrays(&self) -> impl Iterator<Item = &Array> {
-        self.layers.iter().flat_map(|layer| [&layer.keys, &layer.values])
+        let place = |capacity| self.layout.bytes(capacity);
+        let pools: u64 = self.pools.values().map(|pool| pool.slots() as u64 * place(pool.capacity)).sum();
+        let strips: u64 = self.strips.values().map(|strip| place(strip.capacity)).sum();
+        pools + strips
     }
 }

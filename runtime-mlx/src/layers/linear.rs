@@ -1,35 +1,45 @@
-//! Matrices, dense or affine-quantised, as linear layers and embeddings; must not know files.
+//! Matrices, dense or packed, as linear layers and embeddings; must not know files.
 
 use mlx_rs::{Array, ops, ops::indexing::take_axis};
 
-use crate::{config::Affine, sys::Result};
+use crate::sys::{self, Packed, Result};
 
-/// A weight matrix `[rows, columns]`, in the form in which it runs.
+/// A weight matrix `[rows, columns]`, or one for each expert or head `[n, rows, columns]`, in the form in which it runs.
 pub(crate) enum Matrix {
     /// The matrix, and a transposed view of it for products.
     Dense { rows: Array, transposed: Array },
-    /// Packed values, and a scale and a bias for each group of a row.
-    Affine { packed: Array, scales: Array, biases: Array, affine: Affine },
+    /// As MLX packs it.
+    Packed(Packed),
 }
 
 impl Matrix {
     pub(crate) fn dense(rows: Array) -> Result<Self> {
-        let transposed = rows.transpose()?;
+        let transposed = rows.swap_axes(-1, -2)?;
         transposed.eval()?;
         Ok(Self::Dense { rows, transposed })
     }
 
-    pub(crate) fn affine(packed: Array, scales: Array, biases: Array, affine: Affine) -> Self {
-        Self::Affine { packed, scales, biases, affine }
-    }
-
-    /// `x · Wᵀ`: `[n, columns]` → `[n, rows]`.
-    fn product(&self, x: &Array) -> Result<Array> {
+    /// `x · Wᵀ`: `[…, columns]` → `[…, rows]`.
+    pub(crate) fn product(&self, x: &Array) -> Result<Array> {
         match self {
             Self::Dense { transposed, .. } => ops::matmul(x, transposed),
-            Self::Affine { packed, scales, biases, affine } => {
-                ops::quantized_matmul(x, packed, scales, biases, true, affine.group_size, affine.bits)
-            }
+            Self::Packed(packed) => sys::quantized_matmul(x, packed, true),
+        }
+    }
+
+    /// `x · W`: `[…, rows]` → `[…, columns]`.
+    pub(crate) fn product_transposed(&self, x: &Array) -> Result<Array> {
+        match self {
+            Self::Dense { rows, .. } => ops::matmul(x, rows),
+            Self::Packed(packed) => sys::quantized_matmul(x, packed, false),
+        }
+    }
+
+    /// `x · W[expert]ᵀ`: `x` `[…, 1, columns]`, `experts` `[…]` → `[…, 1, rows]`. `sorted`: the experts' numbers do not fall.
+    pub(crate) fn product_of(&self, x: &Array, experts: &Array, sorted: bool) -> Result<Array> {
+        match self {
+            Self::Dense { transposed, .. } => ops::gather_mm(x, transposed, None, experts, sorted),
+            Self::Packed(packed) => sys::gather_qmm(x, packed, experts, sorted),
         }
     }
 
@@ -37,13 +47,12 @@ impl Matrix {
     fn rows(&self, indices: &Array) -> Result<Array> {
         match self {
             Self::Dense { rows, .. } => take_axis(rows, indices, 0),
-            Self::Affine { packed, scales, biases, affine } => ops::dequantize(
-                take_axis(packed, indices, 0)?,
-                take_axis(scales, indices, 0)?,
-                &take_axis(biases, indices, 0)?,
-                affine.group_size,
-                affine.bits,
-            ),
+            Self::Packed(Packed { values, scales, biases, packing }) => sys::dequantize(&Packed {
+                values: take_axis(values, indices, 0)?,
+                scales: take_axis(scales, indices, 0)?,
+                biases: biases.as_ref().map(|biases| take_axis(biases, indices, 0)).transpose()?,
+                packing: *packing,
+            }),
         }
     }
 }
@@ -69,6 +78,28 @@ impl Linear {
     }
 }
 
+/// One linear layer for each expert.
+pub(crate) struct SwitchLinear {
+    matrix: Matrix,
+    /// `[experts, outputs]`
+    bias: Option<Array>,
+}
+
+impl SwitchLinear {
+    pub(crate) fn new(matrix: Matrix, bias: Option<Array>) -> Self {
+        Self { matrix, bias }
+    }
+
+    /// `[…, 1, inputs]` through `experts` `[…]` → `[…, 1, outputs]`.
+    pub(crate) fn forward(&self, x: &Array, experts: &Array, sorted: bool) -> Result<Array> {
+        let y = self.matrix.product_of(x, experts, sorted)?;
+        match &self.bias {
+            Some(bias) => y.add(take_axis(bias, experts, 0)?.expand_dims(-2)?),
+            None => Ok(y),
+        }
+    }
+}
+
 /// Token embeddings; also the output head where a model ties the two.
 pub(crate) struct Embedding(Matrix);
 
@@ -86,4 +117,18 @@ impl Embedding {
     pub(crate) fn as_head(&self, x: &Array) -> Result<Array> {
         self.0.product(x)
     }
+}
+
+/// `x` cut along its last axis into pieces of these widths, which are all of it.
+pub(crate) fn split<const N: usize>(x: &Array, widths: [i32; N]) -> Result<[Array; N]> {
+    let last = x.ndim() - 1;
+    let mut start = 0;
+    let mut pieces = Vec::with_capacity(N);
+    for width in widths {
+        let (mut from, mut to) = (vec![0; x.ndim()], x.shape().to_vec());
+        (from[last], to[last]) = (start, start + width);
+        pieces.push(sys::slice(x, &from, &to)?);
+        start += width;
+    }
+    pieces.try_into().map_err(|_| mlx_rs::error::Exception::custom("a split lost a piece"))
 }

@@ -1,16 +1,28 @@
 //! What families are composed of; must not know any family's name.
 //!
 //! Activations are `[tokens, hidden]`: all rows of a step, decoding ones and prompt chunks, lie in one flat
-//! axis, so that every matrix is read once a step. Only attention tells rows apart ([`crate::step::Step`]).
+//! axis, so that every matrix is read once a step. Only attention and recurrences tell rows apart ([`crate::step::Step`]).
 
+#![allow(unused_imports, reason = "as `dead_code` in lib.rs")]
+
+mod args;
+mod attention;
+mod conv;
 mod linear;
+mod mla;
 mod mlp;
+mod moe;
 mod norm;
 mod rope;
 mod stack;
 
-pub(crate) use linear::{Embedding, Linear, Matrix};
-pub(crate) use mlp::SwiGlu;
-pub(crate) use norm::RmsNorm;
-pub(crate) use rope::{Rope, RopeArgs};
-pub(crate) use stack::{Attention, DenseArgs, Stack};
+pub(crate) use args::{DenseArgs, grouped, layers, positive};
+pub(crate) use attention::{Biases, GroupedQuery, Heads};
+pub(crate) use conv::CausalConv;
+pub(crate) use linear::{Embedding, Linear, Matrix, SwitchLinear, split};
+pub(crate) use mla::Latents;
+pub(crate) use mlp::{Gate, Mlp};
+pub(crate) use moe::{ExpertSizes, Experts, Grouped, Routes, largest};
+pub(crate) use norm::{LayerNorm, RmsNorm};
+pub(crate) use rope::{Rope, RopeArgs, yarn_temperature};
+pub(crate) use stack::{FeedForward, Frame, Layer, Mixer, PreNorm, Stack, softcap};

@@ -1,22 +1,45 @@
-//! Root mean square norm (Zhang & Sennrich 2019); must not know where it stands.
+//! Norms over the last axis; must not know where they stand.
 
 use mlx_rs::{Array, fast};
 
 use crate::sys::Result;
 
-/// `x / sqrt(mean(x²) + eps) · weight` over the last axis.
+/// Root mean square norm (Zhang & Sennrich 2019): `x / sqrt(mean(x²) + eps) · weight`.
 pub(crate) struct RmsNorm {
-    weight: Array,
+    weight: Option<Array>,
     eps: f32,
 }
 
 impl RmsNorm {
     pub(crate) fn new(weight: Array, eps: f32) -> Self {
-        Self { weight, eps }
+        Self { weight: Some(weight), eps }
+    }
+
+    /// Without weights.
+    pub(crate) fn plain(eps: f32) -> Self {
+        Self { weight: None, eps }
     }
 
     /// Any shape whose last axis is the weight's length.
     pub(crate) fn forward(&self, x: &Array) -> Result<Array> {
-        fast::rms_norm(x, Some(&self.weight), self.eps)
+        fast::rms_norm(x, self.weight.as_ref(), self.eps)
+    }
+}
+
+/// `(x - mean) / sqrt(variance + eps) · weight + bias` (Ba et al. 2016).
+pub(crate) struct LayerNorm {
+    weight: Array,
+    bias: Option<Array>,
+    eps: f32,
+}
+
+impl LayerNorm {
+    pub(crate) fn new(weight: Array, bias: Option<Array>, eps: f32) -> Self {
+        Self { weight, bias, eps }
+    }
+
+    /// Any shape whose last axis is the weight's length.
+    pub(crate) fn forward(&self, x: &Array) -> Result<Array> {
+        fast::layer_norm(x, &self.weight, self.bias.as_ref(), self.eps)
     }
 }

@@ -1,165 +1,180 @@
-//! The pre-norm transformer that most families are: embed, then layers of attention and SwiGLU, norm, head;
-//! must not know how a family attends.
+//! The frame of a transformer: embed, layers, norm, head; must not know what a layer does.
 
-use mlx_rs::Array;
-use serde::Deserialize;
+use mlx_rs::{Array, Dtype, ops};
 
 use crate::{
     error::MlxError,
     families::{Model, ModelShape},
-    layers::{Embedding, Linear, RmsNorm, RopeArgs, SwiGlu},
+    kv::LayerCache,
+    layers::{Embedding, Linear, Mlp, RmsNorm},
     loader::Loader,
     step::Step,
     sys::Result,
 };
 
-/// The fields of `config.json` that these families share.
-#[derive(Clone, Debug, Deserialize)]
-pub(crate) struct DenseArgs {
-    pub(crate) hidden_size: i32,
-    pub(crate) num_hidden_layers: usize,
-    pub(crate) intermediate_size: i32,
-    pub(crate) num_attention_heads: i32,
-    num_key_value_heads: Option<i32>,
-    head_dim: Option<i32>,
-    pub(crate) rms_norm_eps: f32,
+/// One layer of a family.
+pub(crate) trait Layer {
+    /// `[tokens, hidden]` → `[tokens, hidden]`, the residual stream included; `index` says which memory belongs to it.
+    fn forward(&self, x: &Array, index: usize, step: &mut Step<'_>) -> Result<Array>;
+}
+
+/// What a layer does with its neighbours in time: attention of some kind, or a recurrence.
+pub(crate) trait Mixer {
+    /// `[tokens, hidden]` → `[tokens, hidden]`; `index` says which memory belongs to it.
+    fn forward(&self, x: &Array, index: usize, step: &mut Step<'_>) -> Result<Array>;
+}
+
+impl Mixer for super::GroupedQuery {
+    fn forward(&self, x: &Array, index: usize, step: &mut Step<'_>) -> Result<Array> {
+        self.forward(x, index, step)
+    }
+}
+
+/// What a layer does with each token by itself.
+pub(crate) trait FeedForward {
+    /// `[tokens, hidden]` → `[tokens, hidden]`.
+    fn forward(&self, x: &Array) -> Result<Array>;
+}
+
+/// For models whose layers are not all of one kind.
+impl Mixer for Box<dyn Mixer> {
+    fn forward(&self, x: &Array, index: usize, step: &mut Step<'_>) -> Result<Array> {
+        (**self).forward(x, index, step)
+    }
+}
+
+/// The same.
+impl FeedForward for Box<dyn FeedForward> {
+    fn forward(&self, x: &Array) -> Result<Array> {
+        (**self).forward(x)
+    }
+}
+
+impl FeedForward for Mlp {
+    fn forward(&self, x: &Array) -> Result<Array> {
+        self.forward(x)
+    }
+}
+
+/// The layer that most families have: each half normed before, and added.
+pub(crate) struct PreNorm<M, F> {
+    pub(crate) mixer_norm: RmsNorm,
+    pub(crate) mixer: M,
+    pub(crate) mlp_norm: RmsNorm,
+    pub(crate) mlp: F,
+}
+
+impl<M: Mixer, F: FeedForward> Layer for PreNorm<M, F> {
+    fn forward(&self, x: &Array, index: usize, step: &mut Step<'_>) -> Result<Array> {
+        let x = x.add(self.mixer.forward(&self.mixer_norm.forward(x)?, index, step)?)?;
+        x.add(self.mlp.forward(&self.mlp_norm.forward(&x)?)?)
+    }
+}
+
+/// What a stack is made of beside its layers.
+#[derive(Clone, Debug)]
+pub(crate) struct Frame<'a> {
+    /// Where the checkpoint has it: tensors are `{root}.embed_tokens`, `{root}.layers.N`, `{root}.{norm}`.
+    pub(crate) root: &'a str,
+    /// The last norm's name.
+    pub(crate) norm: &'a str,
+    /// The head's own name; `None`: the embeddings are the head.
+    pub(crate) head: Option<&'a str>,
+    pub(crate) hidden: i32,
     pub(crate) vocab_size: i32,
-    max_position_embeddings: Option<u32>,
-    tie_word_embeddings: Option<bool>,
-    hidden_act: Option<String>,
-    sliding_window: Option<u32>,
-    use_sliding_window: Option<bool>,
-    #[serde(default)]
-    pub(crate) attention_bias: bool,
-    #[serde(default)]
-    pub(crate) mlp_bias: bool,
-    #[serde(flatten)]
-    pub(crate) rope: RopeArgs,
+    pub(crate) eps: f32,
+    /// Norm weights are stored as their distance from 1.
+    pub(crate) plus_one: bool,
+    /// Positions that the checkpoint was made for.
+    pub(crate) max_positions: Option<u32>,
 }
 
-impl DenseArgs {
-    /// Refuses what the shared layers do not compute, by name, and sizes that no model has.
-    pub(crate) fn check(&self) -> std::result::Result<(), MlxError> {
-        if let Some(act) = &self.hidden_act
-            && act != "silu"
-        {
-            return Err(MlxError::Config(format!("`hidden_act` is `{act}`; this family computes `silu`")));
-        }
-        let sizes = [
-            ("hidden_size", self.hidden_size),
-            ("intermediate_size", self.intermediate_size),
-            ("num_attention_heads", self.num_attention_heads),
-            ("num_key_value_heads", self.kv_heads()),
-            ("head_dim", self.head_dim()),
-            ("vocab_size", self.vocab_size),
-        ];
-        if let Some((name, value)) = sizes.iter().find(|(_, n)| *n <= 0) {
-            return Err(MlxError::Config(format!("`{name}` is {value}; it must be positive")));
-        }
-        if self.num_hidden_layers == 0 || self.num_hidden_layers > 1000 {
-            return Err(MlxError::Config(format!("`num_hidden_layers` is {}", self.num_hidden_layers)));
-        }
-        if self.num_attention_heads % self.kv_heads() != 0 {
-            return Err(MlxError::Config("`num_attention_heads` is no multiple of `num_key_value_heads`".into()));
-        }
-        Ok(())
-    }
-
-    pub(crate) fn kv_heads(&self) -> i32 {
-        self.num_key_value_heads.unwrap_or(self.num_attention_heads)
-    }
-
-    pub(crate) fn head_dim(&self) -> i32 {
-        self.head_dim.unwrap_or_else(|| self.hidden_size.checked_div(self.num_attention_heads).unwrap_or(0))
-    }
-
-    /// Positions that the model computes right. Inside its sliding window full attention is the same thing, and
-    /// beyond it this version would be wrong, so the window is the limit.
-    fn max_positions(&self) -> Option<u32> {
-        let window = self.sliding_window.filter(|_| self.use_sliding_window.unwrap_or(true));
-        match (self.max_position_embeddings, window) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
+impl<'a> Frame<'a> {
+    /// `model.embed_tokens`, `model.layers.N`, `model.norm`, and `lm_head` unless `tied`.
+    pub(crate) fn new(hidden: i32, vocab_size: i32, eps: f32, tied: bool) -> Frame<'a> {
+        Frame {
+            root: "model",
+            norm: "norm",
+            head: (!tied).then_some("lm_head"),
+            hidden,
+            vocab_size,
+            eps,
+            plus_one: false,
+            max_positions: None,
         }
     }
 }
 
-/// A family's attention block.
-pub(crate) trait Attention: Sized {
-    /// Reads `{prefix}.*` (e.g. `model.layers.3.self_attn`).
-    fn load(args: &DenseArgs, loader: &mut Loader<'_>, prefix: &str) -> std::result::Result<Self, MlxError>;
-
-    /// `[tokens, hidden]` → `[tokens, hidden]`; `layer` says which KV belongs to it.
-    fn forward(&self, x: &Array, layer: usize, step: &mut Step<'_>) -> Result<Array>;
-}
-
-struct Layer<A> {
-    attention_norm: RmsNorm,
-    attention: A,
-    mlp_norm: RmsNorm,
-    mlp: SwiGlu,
-}
-
-/// A dense transformer around a family's attention.
-pub(crate) struct Stack<A> {
+/// A model of one kind of layer (which may be an enum).
+pub(crate) struct Stack<L> {
     embed: Embedding,
-    layers: Vec<Layer<A>>,
+    layers: Vec<L>,
     norm: RmsNorm,
     head: Option<Linear>,
     shape: ModelShape,
+    /// By which embeddings are multiplied.
+    pub(crate) embed_scale: Option<f32>,
+    /// Logits become `cap · tanh(logit / cap)`.
+    pub(crate) softcap: Option<f32>,
 }
 
-impl<A: Attention> Stack<A> {
-    /// Reads the whole checkpoint; `tied` is the family's default where `config.json` is silent.
-    pub(crate) fn load(args: &DenseArgs, loader: &mut Loader<'_>, tied: bool) -> std::result::Result<Self, MlxError> {
-        args.check()?;
-        let hidden = args.hidden_size;
-        let embed = loader.embedding("model.embed_tokens", args.vocab_size, hidden)?;
-        let mut layers = Vec::with_capacity(args.num_hidden_layers);
-        for i in 0..args.num_hidden_layers {
-            let p = format!("model.layers.{i}");
-            layers.push(Layer {
-                attention_norm: loader.rms_norm(&format!("{p}.input_layernorm"), hidden, args.rms_norm_eps)?,
-                attention: A::load(args, loader, &format!("{p}.self_attn"))?,
-                mlp_norm: loader.rms_norm(&format!("{p}.post_attention_layernorm"), hidden, args.rms_norm_eps)?,
-                mlp: SwiGlu::load(loader, &format!("{p}.mlp"), hidden, args.intermediate_size, args.mlp_bias)?,
-            });
+impl<L: Layer> Stack<L> {
+    /// Reads the whole checkpoint; `layer` reads one layer, whose tensors begin with the prefix it is given.
+    pub(crate) fn load(
+        loader: &mut Loader<'_>,
+        frame: &Frame<'_>,
+        caches: Vec<LayerCache>,
+        mut layer: impl FnMut(&mut Loader<'_>, usize, &str) -> std::result::Result<L, MlxError>,
+    ) -> std::result::Result<Self, MlxError> {
+        let Frame { root, hidden, vocab_size, eps, .. } = *frame;
+        let embed = loader.embedding(&format!("{root}.embed_tokens"), vocab_size, hidden)?;
+        let mut layers = Vec::with_capacity(caches.len());
+        for i in 0..caches.len() {
+            layers.push(layer(loader, i, &format!("{root}.layers.{i}"))?);
         }
-        let norm = loader.rms_norm("model.norm", hidden, args.rms_norm_eps)?;
-        let head = match args.tie_word_embeddings.unwrap_or(tied) {
-            true => None,
-            false => Some(loader.linear("lm_head", hidden, args.vocab_size, false)?),
+        let norm = format!("{root}.{}", frame.norm);
+        let norm = match frame.plus_one {
+            true => loader.rms_norm_plus_one(&norm, hidden, eps)?,
+            false => loader.rms_norm(&norm, hidden, eps)?,
         };
-        let shape = ModelShape {
-            layers: args.num_hidden_layers,
-            kv_heads: args.kv_heads(),
-            head_dim: args.head_dim(),
-            vocab_size: args.vocab_size,
-            max_positions: args.max_positions(),
-        };
-        Ok(Self { embed, layers, norm, head, shape })
+        let head = frame.head.map(|name| loader.linear(name, hidden, vocab_size, false)).transpose()?;
+        let shape = ModelShape { caches, vocab_size, max_positions: frame.max_positions };
+        Ok(Self { embed, layers, norm, head, shape, embed_scale: None, softcap: None })
     }
 }
 
-impl<A: Attention> Model for Stack<A> {
-    fn shape(&self) -> ModelShape {
-        self.shape
+impl<L: Layer> Model for Stack<L> {
+    fn shape(&self) -> &ModelShape {
+        &self.shape
     }
 
     fn hidden(&self, tokens: &Array, step: &mut Step<'_>) -> Result<Array> {
         let mut x = self.embed.forward(tokens)?;
+        if let Some(scale) = self.embed_scale {
+            // Rounded as the reference rounds it, whatever the activations are.
+            x = x.multiply(Array::from_f32(scale).as_dtype(Dtype::Bfloat16)?.as_dtype(x.dtype())?)?;
+        }
         for (i, layer) in self.layers.iter().enumerate() {
-            x = x.add(layer.attention.forward(&layer.attention_norm.forward(&x)?, i, step)?)?;
-            x = x.add(layer.mlp.forward(&layer.mlp_norm.forward(&x)?)?)?;
+            x = layer.forward(&x, i, step)?;
         }
         Ok(x)
     }
 
     fn logits(&self, hidden: &Array) -> Result<Array> {
         let x = self.norm.forward(hidden)?;
-        match &self.head {
-            Some(head) => head.forward(&x),
-            None => self.embed.as_head(&x),
+        let logits = match &self.head {
+            Some(head) => head.forward(&x)?,
+            None => self.embed.as_head(&x)?,
+        };
+        match self.softcap {
+            Some(cap) => softcap(&logits, cap),
+            None => Ok(logits),
         }
     }
+}
+
+/// `cap · tanh(x / cap)`
+pub(crate) fn softcap(x: &Array, cap: f32) -> Result<Array> {
+    let cap = Array::from_f32(cap).as_dtype(x.dtype())?;
+    ops::tanh(x.divide(&cap)?)?.multiply(&cap)
 }
