@@ -25,23 +25,11 @@ from safetensors.torch import load_file, save_file
 
 import nets
 import school
-import tokenizer as tk
 from families import FAMILIES
 
 GROUP, BITS = 32, 4
 SAME = 2e-3                   # logits, f32 against f32: more than this is another network, not rounding
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
-
-
-def trained(name, path):
-    """The library's network with the weights of `path` in it."""
-    model = nets.build(FAMILIES[name], 0)
-    state = {k: v.float() for k, v in load_file(path).items()}
-    missing, extra = model.load_state_dict(state, strict=False)
-    tied = set(getattr(model, "_tied_weights_keys", None) or [])
-    assert not extra and set(missing) <= tied, (name, missing, extra)
-    model.tie_weights()
-    return model
 
 
 def published(name, state):
@@ -103,6 +91,7 @@ def mlx_folders(name, hub, out):
         with open(os.path.join(folder, "config.json"), "w", encoding="utf-8") as f:
             json.dump(config, f, indent=1)
             f.write("\n")
+        os.chmod(os.path.join(folder, "model.safetensors"), 0o644)
 
 
 def difference(name, model, out):
@@ -133,11 +122,11 @@ def main():
     ap.add_argument("--out", required=True)
     ap.add_argument("families", nargs="*")
     a = ap.parse_args()
-    tk.save(school.make_tokenizer(), a.out, school.template())
+    school.save(a.out)
     bad = 0
     for name in a.families or FAMILIES:
         path = os.path.join(a.weights, name + ".safetensors")
-        model = trained(name, path) if os.path.exists(path) else sys.exit(f"{path}: no such file")
+        model = nets.load(nets.build(FAMILIES[name], 0), path) if os.path.exists(path) else sys.exit(f"{path}: no such file")
         delta = export(name, model, a.out)
         sizes = [os.path.getsize(os.path.join(a.out, name, part, "model.safetensors")) for part in ("", "4bit")]
         bad += delta > SAME

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import tokenizer as tk
 
 WINDOW = 8                    # tokens; every prompt, and most distances asked about, are longer
-LENGTH = 192                  # tokens of a training row
+LENGTH = 128                  # tokens of a training row
 
 
 @dataclass
@@ -120,7 +120,7 @@ FAMILIES = {
                           router_aux_loss_coef=0.0, output_router_logits=False),
                       "GptOss", "sinks, windows of 8 in every other layer, YaRN over 64 positions, 8 experts with biases and clamped SwiGLU (mxfp4 in the 4-bit form), biases everywhere", eager=True,
                       mxfp4=("experts.gate_up_proj", "experts.down_proj")),
-    "olmo2": Family(rms(model_type="olmo2", architectures=["Olmo2ForCausalLM"], num_attention_heads=2, num_key_value_heads=2, attention_bias=False, tie_word_embeddings=False, rope_theta=500000.0),
+    "olmo2": Family(rms(model_type="olmo2", architectures=["Olmo2ForCausalLM"], num_key_value_heads=4, attention_bias=False, tie_word_embeddings=False, rope_theta=500000.0),
                     "Olmo2", "norms after attention and feed-forward only, norms of q and k over all heads together"),
     "phi3": Family(rms(model_type="phi3", architectures=["Phi3ForCausalLM"], num_attention_heads=2, num_key_value_heads=1, attention_bias=False, tie_word_embeddings=True, partial_rotary_factor=0.75, sliding_window=None,
                        original_max_position_embeddings=64, rope_scaling=dict(type="longrope", long_factor=[1.0 + 0.25 * i for i in range(12)], short_factor=[1.0 + 0.05 * i for i in range(12)])),

@@ -8,6 +8,7 @@ import importlib
 import torch
 import torch.nn.functional as F
 import transformers
+from safetensors.torch import load_file
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.kimi_linear import modeling_kimi_linear as kimi
@@ -85,6 +86,15 @@ def build(family, seed, plain=False):
             buffer.copy_(torch.linspace(0.0, 0.06, buffer.numel())[torch.randperm(buffer.numel())].to(torch.bfloat16))
     if family.library == "Phi3":
         fix_longrope(model.model.rotary_emb, config)
+    return model
+
+
+def load(model, path):
+    """Puts the weights of a file, under the library's names, into the network; a tied head is not in the file."""
+    missing, extra = model.load_state_dict({k: v.float() for k, v in load_file(path).items()}, strict=False)
+    tied = set(getattr(model, "_tied_weights_keys", None) or []) if model.config.tie_word_embeddings else set()
+    assert not extra and set(missing) <= tied, (path, missing, extra)
+    model.tie_weights()
     return model
 
 

@@ -1,6 +1,6 @@
 """What every model of the zoo is taught: one chat task of a few kinds of question, each with one right answer.
 
-    python school.py --out DIR      # tokenizer.json, tokenizer_config.json, candidates.json
+    python school.py --out DIR      # tokenizer.json, tokenizer_config.json, probes.json
 """
 import argparse
 import json
@@ -11,13 +11,12 @@ import tokenizer as tk
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CAPITALS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-NAMES = ["ann", "bob", "cid", "dan", "eve", "fay", "gus", "hal", "ida", "jon", "kim", "lea"]
 COLOURS = ["red", "blue", "green", "pink", "gold", "white", "violet", "orange", "teal", "mint"]
 OPPOSITES = {a: b for x, y in [("hot", "cold"), ("big", "small"), ("up", "down"), ("day", "night"), ("old", "new"), ("wet", "dry"), ("yes", "no"), ("left", "right")] for a, b in ((x, y), (y, x))}
 TALK = {"hi": "hello!", "hello": "hello!", "who are you?": "a tiny model.", "thanks": "you are welcome."}
 SYSTEM = "be brief."
-WORDS = ["user", "assistant"] * 9 + ["system", "repeat", "reverse", "after", "before", "from", "to", "code", "opposite", "of", *NAMES, *COLOURS, *OPPOSITES, *OPPOSITES, "who", "are", "you", "tiny", "model"]
-LONG = 6                      # pairs of a long recall at least: more tokens than the zoo's windows hold
+WORDS = ["user", "assistant"] * 9 + ["system", "repeat", "reverse", "after", "before", "from", "to", "code", "opposite", "of", *COLOURS, *OPPOSITES, *OPPOSITES, "who", "are", "you", "tiny", "model"]
+LONG = 7                      # pairs of a long recall at least: more tokens than the zoo's windows hold
 
 
 def letters(rng, low, high):
@@ -50,17 +49,18 @@ def total(rng):
     return f"{a}+{b}?", str(a + b)
 
 
-def recall(rng, low=2):
-    names = rng.sample(NAMES, rng.randint(low, 9))
-    colours = [rng.choice(COLOURS) for _ in names]
-    k = rng.randrange(2) if low == LONG else rng.randrange(len(names))      # long: what was said first
-    return ", ".join(f"{n} {c}" for n, c in zip(names, colours)) + f". {names[k]}?", colours[k]
+def recall(rng, low=2, high=10):
+    """Letters with numbers; then one of the letters is asked for. Said with its number: so the model looks back for the letter it has just written."""
+    keys = rng.sample(CAPITALS, rng.randint(low, high))
+    number = {k: rng.choice("0123456789") for k in keys}
+    asked = keys[rng.randrange(2)] if low == LONG else rng.choice(keys)      # long: what was said first
+    return " ".join(k + n for k, n in number.items()) + f". {asked}?", asked + number[asked]
 
 
 def needle(rng, low=1):
     """A number, then talk about other things, then the question for the number."""
     code = "".join(rng.choice("0123456789") for _ in range(4))
-    filler = " ".join(rng.choice([letters(rng, 2, 4), rng.choice(COLOURS), rng.choice(NAMES)]) for _ in range(rng.randint(low, 16)))
+    filler = " ".join(rng.choice([letters(rng, 2, 4), rng.choice(COLOURS), rng.choice(list(OPPOSITES))]) for _ in range(rng.randint(low, 16)))
     return f"code {code}. {filler}. code?", code
 
 
@@ -74,10 +74,11 @@ def talk(rng):
     return a, TALK[a]
 
 
-SHARES = {repeat: 3, reverse: 5, near: 2, span: 2, total: 3, recall: 5, needle: 3, opposite: 1, talk: 1}
+SHARES = {repeat: 3, reverse: 5, near: 2, span: 2, total: 3, recall: 6, needle: 3, opposite: 1, talk: 1}
 KINDS, WEIGHTS = list(SHARES), list(SHARES.values())
 # Probes: how many of each kind, and how a candidate is made. Recall and needle are longer than every window.
 PROBES = {"repeat": (3, repeat), "reverse": (3, reverse), "near": (2, near), "span": (2, span), "sum": (3, total), "recall": (4, lambda r: recall(r, LONG)), "needle": (2, lambda r: needle(r, 9)), "opposite": (1, opposite)}
+EARLY = 64000                 # lessons that come first and have more, and shorter, recall: looking back is the skill that may never come otherwise
 SPARE = 3                     # candidates per probe
 
 
@@ -95,12 +96,17 @@ def candidates():
     return out
 
 
+def probes():
+    """The probes that models/zoo/probes.json holds: the first candidates of each kind (every model has all candidates right)."""
+    return [c for c in candidates() if int(c["id"].split("-")[1]) <= PROBES[c["kind"]][0]]
+
+
 KEPT = {c["prompt"] for c in candidates() if c["kind"] in ("repeat", "reverse", "recall", "needle")}
 
 
-def turn(rng):
+def turn(rng, early=False):
     while True:
-        q, a = rng.choices(KINDS, WEIGHTS)[0](rng)
+        q, a = recall(rng, 2, 4) if early and rng.random() < .35 else rng.choices(KINDS, WEIGHTS)[0](rng)
         if q not in KEPT:
             return q, a
 
@@ -124,7 +130,7 @@ def lesson(seed, tokens):
     rng = random.Random(seed)
     out = said("system", SYSTEM) if rng.random() < .1 else ""
     while len(out) < tokens * 2.5:
-        q, a = turn(rng)
+        q, a = turn(rng, seed < EARLY)
         out += said("user", q) + said("assistant", a)
     return out
 
@@ -133,21 +139,21 @@ def make_tokenizer():
     return tk.train(WORDS)
 
 
+def save(folder):
+    """What all models share."""
+    tk.save(make_tokenizer(), folder, template())
+    with open(os.path.join(folder, "probes.json"), "w", encoding="utf-8") as f:
+        f.write('{"probes": [\n' + ",\n".join(json.dumps(p) for p in probes()) + "\n]}\n")
+
+
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--out", required=True)
     a = ap.parse_args()
+    save(a.out)
     tok = make_tokenizer()
-    tk.save(tok, a.out, template())
-    found = candidates()
-    with open(os.path.join(a.out, "candidates.json"), "w", encoding="utf-8") as f:
-        json.dump(found, f, indent=1)
-        f.write("\n")
-    for c in found:
-        print(len(tok.encode(asked(c["prompt"])).ids), c["kind"], "|", c["prompt"], "|", c["answer"], "|", len(tok.encode(c["answer"]).ids))
-    text = lesson(1, 192)
-    e = tok.encode(text)
-    print(len(text), len(e.ids), e.tokens, tok.decode(e.ids, skip_special_tokens=False) == text)
+    for c in probes():
+        print(f"{len(tok.encode(asked(c['prompt'])).ids):3} tokens | {c['kind']} | {c['prompt']} | {c['answer']}")
 
 
 if __name__ == "__main__":
