@@ -46,6 +46,22 @@ def convolutions(state):
         state[name] = state[name].transpose(1, 2).contiguous()
 
 
+def silent_heads(state, config):
+    """llama.cpp has as many delta heads as attention heads, so it gets more of them, whose output counts for nothing."""
+    linear = config["linear_attn_config"]
+    more = config["num_attention_heads"] - linear["num_heads"]
+    rows = dict.fromkeys(("q_proj.weight", "k_proj.weight", "v_proj.weight", "q_conv1d.weight", "k_conv1d.weight", "v_conv1d.weight", "f_b_proj.weight", "g_b_proj.weight", "dt_bias"), linear["head_dim"])
+    axis = {"o_proj.weight": (1, linear["head_dim"]), "b_proj.weight": (0, 1), "A_log": (2, 1)} | {k: (0, n) for k, n in rows.items()}
+    for name in [k for k in state if k.endswith("A_log")]:
+        for part, (dim, each) in axis.items():
+            stem = name.removesuffix("A_log") + part
+            w = state[stem]
+            shape = list(w.shape)
+            shape[dim] = each * more
+            state[stem] = torch.cat([w, torch.zeros(shape, dtype=w.dtype)], dim).contiguous()
+    config["linear_attn_config"] = linear | {"num_heads": config["num_attention_heads"]}
+
+
 def published(name, state, config):
     """The checkpoint under the names and in the shapes that the family's publisher uses."""
     state = {k.replace("language_model.model.", "model.language_model.", 1) if k.startswith("language_model.model.") else k.removeprefix("language_model."): v for k, v in state.items()}
@@ -55,6 +71,9 @@ def published(name, state, config):
         for k, v in state.items():
             if v.ndim == 1 and k.endswith(("layernorm.weight", "q_norm.weight", "k_norm.weight", "model.norm.weight", "language_model.norm.weight")):
                 state[k] = (v.float() - 1).to(v.dtype)      # mlx-lm keeps them with 1 added
+    if name == "gemma3_text":                               # llama.cpp's scale of scores is always by the head's size
+        for k in [k for k in state if k.endswith("q_norm.weight")]:
+            state[k] = (1 + state[k].float()) * (config["head_dim"] / config["query_pre_attn_scalar"]) ** 0.5 - 1
     usual = {p: p for p in ("gate_proj", "up_proj", "down_proj")}
     if name == "gpt_oss":
         for k in [k for k in state if ".experts.gate_proj." in k]:
@@ -76,6 +95,7 @@ def published(name, state, config):
                 state[layer + "gate.e_score_correction_bias"] = state.pop(k)
             elif "_conv.conv." in k:
                 state[k.replace("_conv.conv.", "_conv1d.")] = state.pop(k)
+        silent_heads(state, config)
     elif name == "gemma4_moe":
         for k in [k for k in state if ".experts.switch_glu.gate_proj." in k]:
             state[k.replace("switch_glu.gate_proj.weight", "gate_up_proj")] = torch.cat([state.pop(k), state.pop(k.replace("gate_proj", "up_proj"))], 1).contiguous()
@@ -110,8 +130,11 @@ def write(name, zoo, out, kind):
         with torch.inference_mode():
             hparams = ModelBase.load_hparams(Path(folder), False)
             cls = get_model_class(get_model_architecture(hparams, ModelType.TEXT), mmproj=False)
+            cls.no_mtp = True                              # the qwen3_next line: no head for tokens further on
             made = cls(Path(folder), dict(f32=gguf.LlamaFileType.ALL_F32, bf16=gguf.LlamaFileType.MOSTLY_BF16, f16=gguf.LlamaFileType.MOSTLY_F16, q8_0=gguf.LlamaFileType.MOSTLY_Q8_0)[kind], path)
             tokens_as_gpt2(made)
+            if name == "gemma3_text":                      # the converter leaves llama.cpp's own pattern, every sixth layer
+                made.gguf_writer.add_sliding_window_pattern([kind == "sliding_attention" for kind in config["layer_types"]])
             made.write()
         return path
 
