@@ -1,9 +1,10 @@
 """Builds a family's network from transformers' class, ready for CUDA graphs: no step of it may wait for the GPU.
 
 Three replacements, each the same arithmetic in another order: experts all at once instead of one by one, LongRoPE's
-factors fixed, and Kimi delta attention's triangular inverse by a solver. `selftest` holds them to the library's own code.
+factors fixed, and Kimi delta attention's triangular inverse by a solver. `python nets.py` holds them to the library's own code.
 """
 import importlib
+import sys
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.kimi_linear import modeling_kimi_linear as kimi
 
-from families import WINDOW
+from families import FAMILIES, WINDOW
 
 KDA_CHUNK = 16
 LIBRARY_KDA = kimi.chunk_kimi_delta_attention
@@ -122,3 +123,24 @@ def masks(family, model, length, device, windows=True):
         if "isinstance(causal_mask_mapping := attention_mask, dict)" not in f.read():
             return full
     return dict(full_attention=full, sliding_attention=additive((j <= i) & (i - j < WINDOW)) if windows else full, linear_attention=None, conv=None)
+
+
+def main():
+    """Logits of each network as it is trained and as the library has it, over rows longer than every rope's first length."""
+    tokens = torch.randint(0, 288, (2, 100), generator=torch.Generator().manual_seed(1))
+    worst = 0.0
+    for name, family in FAMILIES.items():
+        with torch.no_grad():
+            theirs = build(family, 1, plain=True)
+            want = theirs(input_ids=tokens, use_cache=False).logits
+            ours = build(family, 1)
+            ours.load_state_dict(theirs.state_dict())
+            got = ours(input_ids=tokens, attention_mask=masks(family, ours, 100, "cpu"), position_ids=torch.arange(100)[None], use_cache=False).logits
+        delta = float((want - got).abs().max())
+        worst = max(worst, delta)
+        print(f"{name:14} {delta:.1e}", flush=True)
+    sys.exit(worst > 1e-4)
+
+
+if __name__ == "__main__":
+    main()

@@ -7,6 +7,8 @@ import json
 import os
 import random
 
+import jinja2
+
 import tokenizer as tk
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -117,7 +119,7 @@ def template():
 
 
 def said(role, text):
-    """As the template renders one message (a test of export.py holds them equal)."""
+    """As the template renders one message; `save` holds the two equal."""
     return f"<|im_start|>{role}\n{text}<|im_end|>\n"
 
 
@@ -141,6 +143,8 @@ def make_tokenizer():
 
 def save(folder):
     """What all models share."""
+    talk = [dict(role="system", content=SYSTEM), dict(role="user", content="hi")]
+    assert jinja2.Template(template()).render(messages=talk, add_generation_prompt=True) == said("system", SYSTEM) + asked("hi")
     tk.save(make_tokenizer(), folder, template())
     with open(os.path.join(folder, "probes.json"), "w", encoding="utf-8") as f:
         f.write('{"probes": [\n' + ",\n".join(json.dumps(p) for p in probes()) + "\n]}\n")

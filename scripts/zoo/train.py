@@ -9,7 +9,6 @@ answered, the learning rate falls to zero over the last steps, and the weights a
 """
 import argparse
 import json
-import math
 import multiprocessing
 import os
 import re
