@@ -56,6 +56,11 @@ pub fn families() -> Vec<&'static str> {
     families::names()
 }
 
+/// The family that computes a `model_type`, by its own name; `None`: none does.
+pub fn family_of(model_type: &str) -> Option<&'static str> {
+    families::find(model_type).ok().map(families::Family::name)
+}
+
 /// What to serve, and how much of the machine to take for it.
 #[derive(Clone, Debug)]
 pub struct MlxOptions {

@@ -79,6 +79,11 @@ pub(crate) fn find(model_type: &str) -> std::result::Result<&'static Family, Mlx
 }
 
 impl Family {
+    /// The name that its file has.
+    pub(crate) fn name(&self) -> &'static str {
+        self.names[0]
+    }
+
     /// Reads the checkpoint.
     pub(crate) fn load(
         &self,

@@ -1,0 +1,143 @@
+//! Every family's tiny trained model (`models/zoo`), as people use it: a process that serves it, and the 20 questions whose
+//! answers it knows, one by one, eight at once, and streamed.
+
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+#[path = "common/binary.rs"]
+mod binary;
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use binary::{Home, Node};
+use futures_util::{StreamExt as _, stream};
+use serde_json::{Value, json};
+
+/// Models that one process serves at a time. Each takes a thread and a few MB.
+const AT_ONCE: usize = 8;
+
+fn zoo() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("models/zoo")
+}
+
+fn read(path: &Path) -> Value {
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// Every folder of the zoo, in order.
+fn animals() -> Vec<String> {
+    let folders = fs::read_dir(zoo()).unwrap().map(|entry| entry.unwrap()).filter(|entry| entry.path().is_dir());
+    let mut names: Vec<String> = folders.map(|entry| entry.file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// Puts a model's folder together: its own files, and the tokenizer that all of them share.
+fn folder(home: &Home, name: &str, form: &str) -> PathBuf {
+    let (from, to) = (zoo().join(name).join(form), home.path().join(format!("{name}-{form}").trim_end_matches('-')));
+    fs::create_dir(&to).unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        fs::copy(from.join(file), to.join(file)).unwrap();
+    }
+    for file in ["tokenizer.json", "tokenizer_config.json"] {
+        fs::copy(zoo().join(file), to.join(file)).unwrap();
+    }
+    to
+}
+
+struct Probe {
+    prompt: String,
+    answer: String,
+}
+
+fn probes() -> Vec<Probe> {
+    let probe = |probe: &Value| {
+        let text = |key: &str| probe[key].as_str().unwrap().to_owned();
+        Probe { prompt: text("prompt"), answer: text("answer") }
+    };
+    read(&zoo().join("probes.json"))["probes"].as_array().unwrap().iter().map(probe).collect()
+}
+
+/// What the model says, and why it ended.
+async fn answer(node: &Node, model: &str, prompt: &str, streamed: bool) -> (String, String) {
+    let body = json!({
+        "model": model, "temperature": 0, "max_tokens": 40, "stream": streamed,
+        "messages": [{ "role": "user", "content": prompt }],
+    });
+    let post = reqwest::Client::new().post(format!("{}/v1/chat/completions", node.url));
+    let reply = post.body(body.to_string()).send().await.unwrap();
+    let status = reply.status();
+    let text = reply.text().await.unwrap();
+    assert!(status.is_success(), "{model}: {text}");
+    if !streamed {
+        let reply: Value = serde_json::from_str(&text).unwrap();
+        let choice = &reply["choices"][0];
+        return (choice["message"]["content"].as_str().unwrap().into(), choice["finish_reason"].as_str().unwrap().into());
+    }
+    assert!(text.ends_with("data: [DONE]\n\n"), "{model}: {text}");
+    let chunks = text.lines().filter_map(|line| line.strip_prefix("data: {"));
+    let (mut said, mut end) = (String::new(), String::new());
+    for chunk in chunks {
+        let chunk: Value = serde_json::from_str(&format!("{{{chunk}")).unwrap();
+        said.push_str(chunk["choices"][0]["delta"]["content"].as_str().unwrap_or_default());
+        end.push_str(chunk["choices"][0]["finish_reason"].as_str().unwrap_or_default());
+    }
+    (said, end)
+}
+
+/// Questions that were not answered right, with what was said instead.
+async fn wrong(node: &Node, model: &str) -> Vec<String> {
+    let probes = probes();
+    assert_eq!(probes.len(), 20);
+    let mut wrong = Vec::new();
+    for (at_once, streamed) in [(1, false), (8, true)] {
+        let ask = async |probe: &Probe| {
+            let (said, end) = answer(node, model, &probe.prompt, streamed).await;
+            let right = said == probe.answer && end == "stop";
+            (!right).then(|| format!("{model}, {at_once} at once: {:?}: {said:?} ({end})", probe.prompt))
+        };
+        wrong.extend(stream::iter(&probes).map(ask).buffered(at_once).collect::<Vec<_>>().await.into_iter().flatten());
+    }
+    wrong
+}
+
+#[test]
+fn every_family_has_a_trained_model_and_every_model_a_family() {
+    let family = |name: &str| runtime_mlx::family_of(name).unwrap_or_else(|| panic!("nobody computes {name}"));
+    let kept: BTreeSet<&str> = animals()
+        .iter()
+        .map(|name| family(read(&zoo().join(name).join("config.json"))["model_type"].as_str().unwrap()))
+        .collect();
+    let served: BTreeSet<&str> = runtime_mlx::families().into_iter().map(family).collect();
+    assert_eq!(kept, served);
+}
+
+async fn all_are_right(form: &str) {
+    let mut wrongs = Vec::new();
+    for names in animals().chunks(AT_ONCE) {
+        let home = Home::new();
+        let folders: Vec<PathBuf> = names.iter().map(|name| folder(&home, name, form)).collect();
+        let flags: Vec<String> = folders.iter().map(|folder| format!("--mlx-file {}", folder.display())).collect();
+        let node = Node::start_in(home, &format!("--no-relay {}", flags.join(" ")), &[]).await;
+        for folder in &folders {
+            wrongs.extend(wrong(&node, folder.file_name().unwrap().to_str().unwrap()).await);
+        }
+        node.signal("INT").await;
+        assert!(node.end().await.success());
+    }
+    assert!(wrongs.is_empty(), "{} wrong: {wrongs:#?}", wrongs.len());
+}
+
+#[tokio::test]
+async fn every_family_answers_its_questions_from_bf16() {
+    all_are_right("").await;
+}
+
+#[tokio::test]
+async fn every_family_answers_its_questions_from_4_bit() {
+    all_are_right("4bit").await;
+}
