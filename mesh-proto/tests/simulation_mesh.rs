@@ -3,11 +3,13 @@
 //! `cargo nextest run -p mesh-proto --release --test simulation_mesh --run-ignored only`.
 #![allow(clippy::unwrap_used, reason = "a test says what it expects in the shortest way")]
 
+use std::{io::Write, time::Instant};
+
 use rand::{SeedableRng, rngs::ChaCha8Rng};
 
 use mesh_proto::sim::{
     Violation,
-    world::{self, Lab, Lying, Outcome, Plan, Purpose},
+    world::{self, Lab, Lying, Outcome, Plan, Progress, Purpose},
 };
 
 fn number(name: &str) -> Option<u64> {
@@ -67,11 +69,32 @@ fn the_same_seed_gives_the_same_trace_of_a_mesh() {
     assert!(seen.windows(2).all(|pair| pair[0] != pair[1]), "seeds differ");
 }
 
+/// With `MESH_SIM_PROGRESS=1`: a line a second of the world's, straight to stderr, which the test harness does not keep.
+fn progress(begun: Instant, at: &Progress) {
+    let memory = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let memory = memory.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    let Progress { now, end, steps, sent, links, deaths, wrong } = at;
+    let line = format!(
+        "{:>5} s of {}, {:>6.1} s taken, {} of memory, {steps} steps, sent {sent:?}, {links} links, {deaths} deaths, {wrong} wrong\n",
+        now.0 / 1000,
+        end.0 / 1000,
+        begun.elapsed().as_secs_f64(),
+        memory.trim(),
+    );
+    let _ = std::io::stderr().write_all(line.as_bytes());
+}
+
 #[expect(clippy::print_stdout, reason = "a test that measures")]
 fn large(nodes: usize, seconds: u64) -> Outcome {
     let seed = number("MESH_SIM_SEED").unwrap_or(1);
-    let outcome =
-        world::run_large(&Lab::new(nodes).unwrap(), nodes, seconds, seed).unwrap_or_else(|broken| panic!("{broken}"));
+    let (begun, tells) = (Instant::now(), number("MESH_SIM_PROGRESS").is_some());
+    let mut tell = |at: &Progress| {
+        if tells {
+            progress(begun, at);
+        }
+    };
+    let lab = Lab::new(nodes).unwrap();
+    let outcome = world::run_large(&lab, nodes, seconds, seed, &mut tell).unwrap_or_else(|broken| panic!("{broken}"));
     println!("{}", row(nodes, &outcome));
     outcome
 }

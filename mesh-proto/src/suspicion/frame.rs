@@ -29,6 +29,22 @@ pub enum ProbeFrame {
     },
 }
 
+impl ProbeFrame {
+    /// What the frame says to a node where `known` gives the life in each node's record that stands. Nothing, if it accuses
+    /// somebody of whom there is none (a liar could make this node look for a thousand of them), or of an earlier life: that
+    /// one was refuted. An accusation of a later life than the known one counts for that one: no liar's number must outlast
+    /// the accused's refutation.
+    #[must_use]
+    pub fn of_known(self, known: impl FnOnce(&NodeId) -> Option<u64>) -> Option<Self> {
+        match self {
+            Self::Accuse { node, incarnation } => {
+                known(&node).filter(|known| *known <= incarnation).map(|incarnation| Self::Accuse { node, incarnation })
+            }
+            other => Some(other),
+        }
+    }
+}
+
 impl Wire for ProbeFrame {
     const NAME: &'static str = "probe frame";
     const LIMIT: usize = 128;
