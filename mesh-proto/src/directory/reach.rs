@@ -5,7 +5,7 @@ use crate::{identity::Contact, time::Millis};
 
 /// How many of a whole mesh try each fallen node in such a round: with 10,000 nodes, all of them would dial one dead node
 /// 1,600 times a second. Guess. Cost: one dial each 0.75 s at each of the fallen. Up to so many nodes, all try.
-const REACHERS: u64 = 8;
+const REACHERS: usize = 8;
 /// After one of the fallen was reached, until another is tried; where more stand than fell, so many times longer, since all
 /// of them try. Guess. Cost: two dials a second from each who lost most of the mesh, and two to each whom most lost, until
 /// the first one's word on each has come to all.
@@ -21,8 +21,11 @@ impl<J: Judge> Directory<J> {
             let standing = self.store.live().iter().filter(|(node, _)| **node != self.me);
             let apart = standing.filter(|(node, _)| !self.links.contains_key(node));
             contacts.extend(apart.map(|(_, entry)| &entry.record.contact));
-        } else if shared && self.dice.below(self.store.live().len()) as u64 >= REACHERS * contacts.len() as u64 {
-            return false;
+        } else if shared {
+            let (turns, all) = (REACHERS * contacts.len(), self.store.live().len());
+            if (1..all).contains(&turns) && self.dice.below(all) >= turns {
+                return false;
+            }
         }
         let at = self.dice.below(contacts.len());
         let contact = contacts.get(at).map(|contact| (*contact).clone());
