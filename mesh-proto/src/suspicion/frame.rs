@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{codec::Wire, identity::NodeId};
+use crate::{
+    codec::{self, CodecError, Wire},
+    identity::NodeId,
+};
 
 /// One frame or datagram between members. Which peer speaks is known from the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +45,21 @@ impl ProbeFrame {
             }
             other => Some(other),
         }
+    }
+
+    /// The accusation that a gossip message is; `None`: it is something else. A record's announcement carries two signatures
+    /// and is longer than any probe frame, so a message's length tells which it is. What a frame says beside accusations it
+    /// says of its speaker, and who speaks is not known of what others passed on.
+    ///
+    /// # Errors
+    /// When it is short, and no accusation.
+    pub fn gossiped(bytes: &[u8]) -> Option<Result<Self, CodecError>> {
+        let what = Self::NAME;
+        (bytes.len() <= Self::LIMIT).then(|| match codec::decode(bytes) {
+            Ok(accusation @ Self::Accuse { .. }) => Ok(accusation),
+            Ok(_) => Err(CodecError::Malformed { what }),
+            Err(error) => Err(error),
+        })
     }
 }
 

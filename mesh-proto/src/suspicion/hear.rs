@@ -17,6 +17,9 @@ impl Suspicion {
             return;
         }
         let mut revisit = false;
+        if self.outlived(node, incarnation) {
+            return;
+        }
         let fresh = match self.peers.get_mut(&node) {
             None => true,
             Some(peer) if peer.is_over() => {
@@ -143,6 +146,9 @@ impl Suspicion {
     /// A record of a node that is not watched: a later life than the accused one clears it. And where one of the fallen has
     /// a record that stands again, it lives, whatever life it was accused of, and others watch it.
     pub(super) fn said(&mut self, node: NodeId, incarnation: u64) {
+        if self.outlived(node, incarnation) {
+            return;
+        }
         let Some(peer) = self.peers.get(&node) else { return };
         let cleared = peer.accused && peer.incarnation < incarnation;
         if cleared || peer.is_over() || peer.told.is_some() {
@@ -150,13 +156,29 @@ impl Suspicion {
         }
     }
 
+    /// A goodbye can overtake the record of the life that it ends. So that of who is not watched counts, and a second one of
+    /// who left before: in between it was back, and its record, still under way, would bring it back once more.
     fn left(&mut self, node: NodeId, incarnation: u64, now: Millis) {
+        if !self.peers.contains_key(&node) {
+            self.put(node, Peer::new(incarnation, self.config.dead_after, now));
+        }
         let Some(peer) = self.peers.get_mut(&node) else { return };
-        if incarnation < peer.incarnation || peer.health == Health::Left {
+        let known = incarnation == peer.incarnation && peer.health == Health::Left;
+        if incarnation < peer.incarnation || known {
             return;
         }
         (peer.health, peer.ended, peer.incarnation) = (Health::Left, Some(now), incarnation);
         self.changed(node);
+    }
+
+    /// Whether a record is of a life that said goodbye: then it is told again that this one is over.
+    fn outlived(&mut self, node: NodeId, incarnation: u64) -> bool {
+        let left = |peer: &Peer| peer.health == Health::Left && incarnation <= peer.incarnation;
+        let outlived = self.peers.get(&node).is_some_and(left);
+        if outlived {
+            self.changed(node);
+        }
+        outlived
     }
 
     /// Somebody wants this node's word: it is given when the peer is next heard, which a probe sees to. Also on one that

@@ -110,10 +110,10 @@ impl World {
         if node == at {
             return;
         }
-        self.watch(at, node, record.version.incarnation, new);
         if self.shares(at, node) {
             self.placement(at, placement::Input::Peer(HostView::of(record)));
         }
+        self.watch(at, node, record.version.incarnation, new);
     }
 
     pub(super) fn wanted(&mut self, at: usize, id: NodeId, record: &Record, now: Millis) {
