@@ -83,3 +83,32 @@ fn who_gets_many_links_at_once_opens_a_few_rounds_at_a_time() {
     until(&mut directory, 22_000);
     assert_eq!(asks(&mut directory).1, 50, "each in its turn");
 }
+
+/// Who answers may be no member, and who is one may not look for a node that said goodbye.
+#[test]
+fn whom_the_disk_names_is_knocked_at_until_it_is_heard_of_whoever_else_is_linked() {
+    let members = members(5);
+    let ids = ids(&members);
+    let mut net = Net::new(&ids[..3]);
+    for (key, chain) in &members[..3] {
+        net.tell(key.id(), Input::Own(lasting(key, chain, 0, 0)));
+    }
+    net.link_all();
+    let contact = |id: &NodeId| Contact { node: *id, direct: Vec::new(), relay: None };
+    let me = ids[0];
+    net.tell(me, Input::Known(ids.iter().map(contact).collect()));
+    net.run_until(10_000);
+    let knocks = |net: &Net, id: &NodeId| tried(net, me, *id);
+    assert!(ids[3..].iter().all(|id| knocks(&net, id) >= 1), "each of them, though two are linked");
+    assert!(ids[..3].iter().all(|id| knocks(&net, id) == 0), "nobody who stands, and not itself");
+    assert_eq!(
+        net.nodes[&me].missed().map(|contact| contact.node).collect::<BTreeSet<_>>(),
+        ids[3..].iter().copied().collect()
+    );
+    // In vain, it is tried less and less: after six minutes once in two.
+    net.run_until(370_000);
+    net.seen.clear();
+    net.run_until(610_000);
+    let late: Vec<usize> = ids[3..].iter().map(|id| knocks(&net, id)).collect();
+    assert!(late.iter().all(|tries| (1..=3).contains(tries)), "{late:?} in four minutes");
+}

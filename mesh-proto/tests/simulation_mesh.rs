@@ -9,8 +9,9 @@ use rand::{SeedableRng, rngs::ChaCha8Rng};
 
 use mesh_proto::sim::{
     Violation,
-    world::{self, Lab, Lying, Outcome, Plan, Progress, Purpose},
+    world::{self, Blow, Lab, Lying, Outcome, Plan, Progress, Purpose},
 };
+use mesh_proto::time::Millis;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())
@@ -140,6 +141,20 @@ fn nobody_holds_a_place_by_loading_for_ever() {
     for (seed, lie) in (0..3).flat_map(|seed| [(seed, Lying::Loads), (seed, Lying::LoadsAnew)]) {
         let plan = Plan::patient(lie, &mut ChaCha8Rng::seed_from_u64(seed));
         world::run(&lab, plan, seed).unwrap_or_else(|broken| panic!("{lie:?}: {broken}"));
+    }
+}
+
+/// Seed 1300, before nodes knocked at those whom their disks name: who said goodbye is looked for by nobody, and who then
+/// comes back with an old revocation list is at home among the expelled. The second node has admitted every third.
+#[test]
+fn who_comes_back_to_the_expelled_alone_finds_the_members() {
+    let lab = Lab::new(7).unwrap();
+    for seed in 0..40 {
+        let drawn = Plan::small(&mut ChaCha8Rng::seed_from_u64(seed)).quiet();
+        let blows = [(5_000, Blow::Leave(4)), (9_000, Blow::Revoke(1)), (12_000, Blow::Restart(4, Millis(0)))];
+        let blows = blows.map(|(at, blow)| (Millis(at), blow)).to_vec();
+        let plan = Plan { nodes: 7, able: 2, loss: 0, blows, trouble: Millis::secs(12), ..drawn };
+        world::run(&lab, plan, seed).unwrap_or_else(|broken| panic!("{broken}"));
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Aged, Announce, Believed, Effect, Entry, Gone, Input, Judge, budget::Budget, store::Store};
+use super::{Aged, Announce, Believed, Effect, Entry, Gone, Input, Judge, budget::Budget, reach::Doors, store::Store};
 use crate::{
     codec::{self, CodecError, Ext},
     dice::Dice,
@@ -62,6 +62,7 @@ pub struct Directory<J = Checker> {
     pub(super) reach_at: Option<Millis>,
     /// When one of the fallen was last tried since it stands at a peer.
     pub(super) looked: Option<Millis>,
+    pub(super) doors: Doors,
     /// New links that wait for their first round.
     unasked: VecDeque<NodeId>,
     /// When those that were begun would be over, one after the other.
@@ -95,6 +96,7 @@ impl<J: Judge> Directory<J> {
             again: None,
             reach_at: None,
             looked: None,
+            doors: Doors::default(),
             unasked: VecDeque::new(),
             asked_until: Millis(0),
             outran: None,
@@ -155,7 +157,8 @@ impl<J: Judge> Directory<J> {
         let ends = self.store.next_end().unwrap_or(self.next_round);
         let again = self.again.map_or(self.next_round, |(at, _)| at);
         let ask = if self.unasked.is_empty() { self.next_round } else { self.ask_at() };
-        self.next_round.min(ends).min(again).min(ask).min(self.reach_at.unwrap_or(self.next_round))
+        let reach = [self.reach_at, self.doors.next()].into_iter().flatten();
+        reach.fold(self.next_round.min(ends).min(again).min(ask), Millis::min)
     }
 
     /// The next thing to do; `None` until the next input.
@@ -169,6 +172,7 @@ impl<J: Judge> Directory<J> {
             Input::Own(record) => self.publish(record, now),
             Input::Gossip { from, bytes } => self.gossip(from, &bytes, now),
             Input::Frame { from, bytes } => self.frame(from, &bytes, now),
+            Input::Known(contacts) => self.know(contacts, now.local),
             Input::LinkUp(node) => self.link_up(node, now.local),
             Input::LinkDown(node) => self.link_down(node, now.local),
             Input::Dead { node, incarnation } => self.ended(node, incarnation, Gone::Dead, now),
@@ -201,6 +205,7 @@ impl<J: Judge> Directory<J> {
             self.reach_at = None;
             self.reach(false);
         }
+        self.knock(now.local);
         if self.next_round > now.local {
             return;
         }

@@ -1,5 +1,7 @@
 //! Whom a node tries to reach that it is not linked with, and how often; must not know how it is dialled.
 
+use std::collections::VecDeque;
+
 use super::{Directory, Effect, Judge};
 use crate::{identity::Contact, time::Millis};
 
@@ -11,7 +13,83 @@ const REACHERS: usize = 8;
 /// the first one's word on each has come to all.
 const REACH_AGAIN: Millis = Millis(500);
 
+/// Between two tries of those whom only the disk or a ticket names, and between two at last: each time all were tried in
+/// vain, twice as long. Guess. Cost: one dial each minute for who keeps the address of a node that is no more.
+const KNOCK: Millis = Millis(2000);
+const KNOCK_AT_LAST: Millis = Millis(60_000);
+
+/// Whom the disk or a ticket names, and nobody here has told of yet.
+///
+/// Links alone are no proof of being in the mesh. Who comes back with an old revocation list may be answered by the
+/// expelled alone, who know no better; and where it said goodbye before, no member looks for it.
+#[derive(Debug)]
+pub(super) struct Doors {
+    contacts: VecDeque<Contact>,
+    /// How many are left of this turn.
+    turn: usize,
+    pause: Millis,
+    at: Millis,
+}
+
+impl Default for Doors {
+    fn default() -> Self {
+        Self { contacts: VecDeque::new(), turn: 0, pause: KNOCK, at: Millis(0) }
+    }
+}
+
+impl Doors {
+    pub(super) fn next(&self) -> Option<Millis> {
+        (!self.contacts.is_empty()).then_some(self.at)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Contact> {
+        self.contacts.iter()
+    }
+}
+
 impl<J: Judge> Directory<J> {
+    /// Those whom the disk or a ticket names and of whom nothing was heard yet, and the fallen that may be back: to be kept
+    /// on the disk beside those that stand, or a node that fell among strangers forgets its mesh.
+    pub fn missed(&self) -> impl Iterator<Item = &Contact> {
+        let unmet = self.doors.iter().filter(|contact| self.store.version(&contact.node).is_none());
+        unmet.chain(self.store.lost())
+    }
+
+    pub(super) fn know(&mut self, contacts: Vec<Contact>, now: Millis) {
+        if self.doors.contacts.is_empty() {
+            self.doors.at = now + KNOCK;
+        }
+        self.doors.contacts.extend(contacts);
+        (self.doors.turn, self.doors.pause) = (self.doors.contacts.len(), KNOCK);
+    }
+
+    /// Tries the next one of them.
+    pub(super) fn knock(&mut self, now: Millis) {
+        if self.doors.next().is_none_or(|at| at > now) {
+            return;
+        }
+        // Who was met once is remembered otherwise, as standing or as fallen.
+        let (me, store) = (self.me, &self.store);
+        let unmet =
+            |contact: &Contact| store.version(&contact.node).is_none() && !store.revocations.expels(&contact.node);
+        self.doors.contacts.retain(|contact| contact.node != me && unmet(contact));
+        let doors = &mut self.doors;
+        if doors.turn == 0 {
+            (doors.turn, doors.pause) = (doors.contacts.len(), Millis(doors.pause.0 * 2).min(KNOCK_AT_LAST));
+        }
+        doors.turn = doors.turn.min(doors.contacts.len()).saturating_sub(1);
+        doors.at = now + doors.pause;
+        // What many keep the address of, some of them try.
+        let (turns, all) = (REACHERS * doors.contacts.len(), self.store.live().len());
+        let others = (1..all).contains(&turns) && self.dice.below(all) >= turns;
+        if let Some(contact) = self.doors.contacts.pop_front() {
+            if !others && !self.links.contains_key(&contact.node) {
+                self.effects.push_back(Effect::Reach(contact.clone()));
+            }
+            self.doors.contacts.push_back(contact);
+        }
+    }
+
     /// Tries one node that is not linked: a fallen one, or in a mesh where few are linked a standing one. `shared`: with all
     /// others, so that each of the fallen is tried by some of them.
     pub(super) fn reach(&mut self, shared: bool) -> bool {
