@@ -110,7 +110,11 @@ fn a_goodbye_that_overtakes_its_record_counts_and_so_does_one_of_who_is_not_watc
     assert_eq!(detector.health(&id(2)), Some(Health::Left));
     let again = Effect::Changed { node: id(2), incarnation: LIFE + 1, health: Health::Left };
     let leave = ProbeFrame::Leave { incarnation: LIFE + 1 };
-    assert_eq!(take(&mut detector, Input::Frame { from: id(2), frame: leave }, 40), [again], "back and gone, and nobody here knew");
+    assert_eq!(
+        take(&mut detector, Input::Frame { from: id(2), frame: leave }, 40),
+        [again],
+        "back and gone, and nobody here knew"
+    );
     assert_eq!(take(&mut detector, Input::Frame { from: id(2), frame: leave }, 50), []);
     assert_eq!(take(&mut detector, Input::Watch { node: id(2), incarnation: LIFE + 1 }, 60), [again]);
     detector.handle(Input::Watch { node: id(2), incarnation: LIFE + 2 }, Millis(70));
