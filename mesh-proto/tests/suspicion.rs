@@ -385,7 +385,7 @@ fn in_a_big_mesh_an_accusation_makes_those_who_do_not_watch_look_for_themselves(
     assert!(alone.iter().count() <= 1_025);
     let probes = |alone: &mut Suspicion| std::iter::from_fn(|| alone.poll_effect()).filter(probes).count();
     probes(&mut alone);
-    wake(&mut alone, Millis(4_700 + 499));
+    wake(&mut alone, Millis(5_200 + 499));
     assert!((1..=64).contains(&probes(&mut alone)), "64 looks at a time");
 }
 
@@ -449,10 +449,18 @@ fn who_is_heard_after_it_was_declared_dead_is_told_and_begins_another_life() {
     let accusation = ProbeFrame::Accuse { node: id(2), incarnation: LIFE };
     assert_eq!(told(5_000), [(id(2), accusation)]);
     assert_eq!(told(5_010), [], "once");
+    assert_eq!(told(6_000), [(id(2), accusation)], "the first one may have been lost");
+    assert_eq!(told(6_900), [], "it answers once a second");
     let mut accused = Suspicion::new(id(2), LIFE, Config::default(), 2);
     accused.handle(Input::Frame { from: id(1), frame: accusation }, Millis(5_050));
     let effects: Vec<Effect> = std::iter::from_fn(|| accused.poll_effect()).collect();
     assert!(effects.contains(&Effect::Refute { incarnation: LIFE + 1 }), "{effects:?}");
+    // Its new record is all that is waited for: then it is watched as before, or in a big mesh by others.
+    detector.handle(Input::Watch { node: id(2), incarnation: LIFE + 1 }, Millis(7_500));
+    detector.handle(Input::Heard(id(2)), Millis(8_900));
+    assert_eq!(detector.health(&id(2)), Some(Health::Alive));
+    let accuses = |effect: &Effect| matches!(effect, Effect::Send { frame: ProbeFrame::Accuse { .. }, .. });
+    assert!(!std::iter::from_fn(|| detector.poll_effect()).any(|effect| accuses(&effect)));
 }
 
 #[test]

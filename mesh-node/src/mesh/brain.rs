@@ -14,7 +14,7 @@ use mesh_proto::{
     directory::{self, Directory, Gone},
     identity::{Admission, Contact, MemberRole, NodeId, NodeKey},
     placement::{self, HostView, ModelKey, Placement},
-    record::{ModelState, Record, Version, announce_every},
+    record::{ModelState, Record, Version, announce_every, announce_next},
     routing::Candidate,
     suspicion::{self, Death, Health, ProbeFrame, Rewatch, Suspicion, Watchlist},
     time::Millis,
@@ -42,6 +42,9 @@ const CHORES_EVERY: Millis = Millis(2000);
 /// A record that changed is published at most this often. Unit: milliseconds; default 50, a guess: a burst of changes
 /// (a load's end, a claim) becomes one record. Cost: added to what others learn.
 const RECORD_PAUSE: Millis = Millis(50);
+
+/// Most peers on the disk that are not here now: each is knocked at in the next life. (guess)
+const KEEP_MISSED: usize = 32;
 
 /// What the task is made of.
 pub(crate) struct Parts {
@@ -108,9 +111,11 @@ impl Brain {
         for used in parts.drawer.uses() {
             parts.admission.remember(used.nonce, used.not_after, used.nodes);
         }
+        let mut directory = Directory::new(me, parts.revocations.clone(), seed, now.local);
+        directory.handle(directory::Input::Known(parts.bootstrap.clone()), now);
         Self {
             me,
-            directory: Directory::new(me, parts.revocations.clone(), seed, now.local),
+            directory,
             suspicion: Suspicion::new(me, incarnation, suspicion::Config::default(), seed),
             placement: Placement::new(me, now.local),
             meter: DemandMeter::default(),
@@ -217,10 +222,18 @@ impl Brain {
                     Err(error) => self.unreadable(from, error, now.local),
                 }
             }
-            Mail::Gossip { from, bytes } => {
-                self.suspicion.handle(suspicion::Input::Heard(from), now.local);
-                self.directory.handle(directory::Input::Gossip { from, bytes }, now);
-            }
+            Mail::Gossip { from, bytes } => match ProbeFrame::gossiped(&bytes) {
+                None => {
+                    self.suspicion.handle(suspicion::Input::Heard(from), now.local);
+                    self.directory.handle(directory::Input::Gossip { from, bytes }, now);
+                }
+                Some(Ok(accusation)) => self.probed(from, accusation, now.local),
+                // The neighbour passes on what it cannot judge.
+                Some(Err(_)) => {
+                    *self.strange.entry("probe_gossip").or_insert(0) += 1;
+                    self.suspicion.handle(suspicion::Input::Heard(from), now.local);
+                }
+            },
             Mail::Neighbour(node) => self.dial_node(node),
             Mail::LinkUp(node) => self.link_up(node),
             Mail::LinkDown(node) => {
@@ -252,14 +265,14 @@ impl Brain {
     }
 
     fn probed(&mut self, from: NodeId, frame: ProbeFrame, now: Millis) {
-        if let ProbeFrame::Accuse { node, .. } = frame
-            && node != self.me
-            && !self.records.contains_key(&node)
-        {
-            // Nobody of that name is known here: a liar could make this node look for a thousand of them.
+        let me = matches!(frame, ProbeFrame::Accuse { node, .. } if node == self.me);
+        let known = |node: &NodeId| self.records.get(node).map(|record| record.version.incarnation);
+        let said = if me { Some(frame) } else { frame.of_known(known) };
+        let Some(frame) = said else {
+            // Nobody of that name stands here, or it refuted this already.
             *self.strange.entry("probe_accuses_unknown").or_insert(0) += 1;
             return self.suspicion.handle(suspicion::Input::Heard(from), now);
-        }
+        };
         self.suspicion.handle(suspicion::Input::Frame { from, frame }, now);
     }
 
@@ -371,11 +384,7 @@ impl Brain {
                 }
                 tracing::debug!(node = %node.short(), ?health, "health");
             }
-            Effect::Declare { node, incarnation } => {
-                for peer in self.parts.links.all() {
-                    self.say(peer, ProbeFrame::Accuse { node, incarnation });
-                }
-            }
+            Effect::Declare { node, incarnation } => self.accuse(ProbeFrame::Accuse { node, incarnation }),
             Effect::Refute { incarnation } => {
                 self.version = Version { incarnation, sequence: 0 };
                 self.soon();
@@ -487,7 +496,8 @@ impl Brain {
 
     /// Where the peers are, for the next start. In a thread of its own: a disk may take its time.
     fn keep_peers(&self) {
-        let contacts: Vec<Contact> = self.records.values().map(|record| record.contact.clone()).collect();
+        let missed = self.directory.missed().take(KEEP_MISSED).cloned();
+        let contacts: Vec<Contact> = self.records.values().map(|record| record.contact.clone()).chain(missed).collect();
         if !contacts.is_empty() {
             let drawer = self.parts.drawer.clone();
             tokio::task::spawn_blocking(move || drawer.keep_peers(&contacts));
@@ -519,7 +529,7 @@ impl Brain {
         let now = clock::now();
         self.last_record = now.local;
         let every = announce_every(self.records.len() + 1);
-        self.next_record = now.local + every;
+        self.next_record = now.local + announce_next(every, rand::random());
         let demand = self.meter.report(now.local);
         let words = super::own::Words {
             mesh: self.parts.admission.mesh(),

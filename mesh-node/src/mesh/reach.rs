@@ -5,7 +5,7 @@ use std::time::Duration;
 use mesh_proto::{
     codec, directory,
     identity::{AdmitReply, AdmitRequest, Contact, NodeId, Session},
-    suspicion::{self, ProbeFrame},
+    suspicion::{self, FULL_WATCH, ProbeFrame},
 };
 use rand::seq::IndexedRandom;
 
@@ -71,6 +71,18 @@ impl Brain {
         if !self.parts.links.send(&to, Kind::Probe, bytes) {
             self.unsent.insert(to, frame);
             self.dial_node(to);
+        }
+    }
+
+    /// Tells all that somebody is dead here: straight, where everybody watches everybody, and else by gossip. There most who
+    /// are to look for themselves are not linked, and one message serves for what all its watchers say.
+    pub(super) fn accuse(&mut self, accusation: ProbeFrame) {
+        if self.records.len() < FULL_WATCH {
+            for peer in self.parts.links.all() {
+                self.say(peer, accusation);
+            }
+        } else if let Ok(bytes) = codec::encode(&accusation) {
+            self.parts.fast.broadcast(bytes);
         }
     }
 

@@ -25,6 +25,8 @@ pub enum Input {
         /// An encoded [`SyncFrame`].
         bytes: Vec<u8>,
     },
+    /// Whom the disk or a ticket names. Those of whom nothing is heard are knocked at, whoever else is linked.
+    Known(Vec<Contact>),
     /// A member can be spoken to.
     LinkUp(NodeId),
     /// It cannot any more. Says nothing about its life.

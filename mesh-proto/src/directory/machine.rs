@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Aged, Announce, Believed, Effect, Entry, Gone, Input, Judge, budget::Budget, store::Store};
+use super::{Aged, Announce, Believed, Effect, Entry, Gone, Input, Judge, budget::Budget, reach::Doors, store::Store};
 use crate::{
     codec::{self, CodecError, Ext},
     dice::Dice,
@@ -24,9 +24,11 @@ pub const ROUND: Millis = Millis(2000);
 pub const REACH_EVERY: u64 = 3;
 /// When a peer has more to send. Guess: above a LAN's round trip.
 const AGAIN: Millis = Millis(50);
-/// After one of the fallen was reached, until another is tried. Guess. Cost: two dials a second from each who lost many,
-/// until the first one's word on each has come to all.
-const REACH_AGAIN: Millis = Millis(500);
+/// Between two rounds of anti-entropy that new links open, and how many may be opened at once. Guess: a round's frames go
+/// back and forth in a quarter of a second. When a cut heals, a node gets some ten links a second, and would be sent by
+/// each, and send to each, what the first one brought.
+const ASK_PAUSE: Millis = Millis(250);
+const ASK_BURST: u64 = 4;
 /// What one peer may make this node send: 1 MiB/s, bursts of 2 MiB. Guess: a joiner of a mesh of 10,000 (7 MB)
 /// is whole in 6 s. Cost: that much upstream, at most, for each linked peer that floods.
 const SEND_BUDGET: (u64, u64) = (1 << 20, 2 << 20);
@@ -52,12 +54,19 @@ pub struct Directory<J = Checker> {
     resting: BTreeMap<NodeId, (Millis, Link)>,
     pub(super) effects: VecDeque<Effect>,
     refused: BTreeMap<&'static str, u64>,
-    dice: Dice,
+    pub(super) dice: Dice,
     round: u64,
     next_round: Millis,
     pub(super) again: Option<(Millis, NodeId)>,
     /// Another of the fallen is tried then, since one of them was reached.
-    reach_at: Option<Millis>,
+    pub(super) reach_at: Option<Millis>,
+    /// When one of the fallen was last tried since it stands at a peer.
+    pub(super) looked: Option<Millis>,
+    pub(super) doors: Doors,
+    /// New links that wait for their first round.
+    unasked: VecDeque<NodeId>,
+    /// When those that were begun would be over, one after the other.
+    asked_until: Millis,
     /// When somebody's unsigned word on this node was last followed.
     pub(super) outran: Option<Millis>,
 }
@@ -86,6 +95,10 @@ impl<J: Judge> Directory<J> {
             next_round: first,
             again: None,
             reach_at: None,
+            looked: None,
+            doors: Doors::default(),
+            unasked: VecDeque::new(),
+            asked_until: Millis(0),
             outran: None,
         }
     }
@@ -143,7 +156,9 @@ impl<J: Judge> Directory<J> {
     pub fn next_wakeup(&self) -> Millis {
         let ends = self.store.next_end().unwrap_or(self.next_round);
         let again = self.again.map_or(self.next_round, |(at, _)| at);
-        self.next_round.min(ends).min(again).min(self.reach_at.unwrap_or(self.next_round))
+        let ask = if self.unasked.is_empty() { self.next_round } else { self.ask_at() };
+        let reach = [self.reach_at, self.doors.next()].into_iter().flatten();
+        reach.fold(self.next_round.min(ends).min(again).min(ask), Millis::min)
     }
 
     /// The next thing to do; `None` until the next input.
@@ -157,6 +172,7 @@ impl<J: Judge> Directory<J> {
             Input::Own(record) => self.publish(record, now),
             Input::Gossip { from, bytes } => self.gossip(from, &bytes, now),
             Input::Frame { from, bytes } => self.frame(from, &bytes, now),
+            Input::Known(contacts) => self.know(contacts, now.local),
             Input::LinkUp(node) => self.link_up(node, now.local),
             Input::LinkDown(node) => self.link_down(node, now.local),
             Input::Dead { node, incarnation } => self.ended(node, incarnation, Gone::Dead, now),
@@ -177,39 +193,32 @@ impl<J: Judge> Directory<J> {
             self.again = None;
             self.ask(peer);
         }
+        while self.ask_at() <= now.local
+            && let Some(peer) = self.unasked.pop_front()
+        {
+            if self.links.contains_key(&peer) {
+                self.asked_until = self.asked_until.max(now.local) + ASK_PAUSE;
+                self.ask(peer);
+            }
+        }
         if self.reach_at.is_some_and(|at| at <= now.local) {
             self.reach_at = None;
-            self.reach();
+            self.reach(false);
         }
+        self.knock(now.local);
         if self.next_round > now.local {
             return;
         }
         self.round += 1;
         let jitter = self.dice.below(ROUND.0 as usize / 2) as u64;
         self.next_round = now.local + Millis(ROUND.0 * 3 / 4 + jitter);
-        if self.round.is_multiple_of(REACH_EVERY) && self.reach() {
+        if self.round.is_multiple_of(REACH_EVERY) && self.reach(true) {
             return;
         }
         let at = self.dice.below(self.links.len());
         if let Some(peer) = self.links.keys().nth(at).copied() {
             self.ask(peer);
         }
-    }
-
-    /// Tries one node that is not linked: a fallen one, or in a mesh where few are linked a standing one.
-    fn reach(&mut self) -> bool {
-        let mut contacts = self.store.lost();
-        contacts.retain(|contact| !self.links.contains_key(&contact.node));
-        if self.links.len() < 3 {
-            let standing = self.store.live().iter().filter(|(node, _)| **node != self.me);
-            let apart = standing.filter(|(node, _)| !self.links.contains_key(node));
-            contacts.extend(apart.map(|(_, entry)| &entry.record.contact));
-        }
-        let at = self.dice.below(contacts.len());
-        let contact = contacts.get(at).map(|contact| (*contact).clone());
-        let found = contact.is_some();
-        self.effects.extend(contact.map(Effect::Reach));
-        found
     }
 
     fn link_up(&mut self, node: NodeId, now: Millis) {
@@ -226,14 +235,18 @@ impl<J: Judge> Directory<J> {
             read: Budget::new(READ_BUDGET.0, READ_BUDGET.1, now),
         });
         self.links.insert(node, link);
-        // Who is reached again was cut off, and seldom alone. A try each few seconds would take minutes for a thousand.
         if self.store.is_lost(&node) {
-            self.reach_at = Some(now + REACH_AGAIN);
+            self.reached(now);
         }
         // One of the two begins, or each record would cross twice.
         if self.me < node {
-            self.ask(node);
+            self.unasked.push_back(node);
         }
+    }
+
+    /// When the next new link may have its round.
+    fn ask_at(&self) -> Millis {
+        self.asked_until - Millis(ASK_PAUSE.0 * (ASK_BURST - 1))
     }
 
     fn link_down(&mut self, node: NodeId, now: Millis) {

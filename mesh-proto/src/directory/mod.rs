@@ -22,6 +22,7 @@ mod judge;
 mod live;
 mod machine;
 mod range;
+mod reach;
 mod store;
 mod sync;
 

@@ -92,6 +92,7 @@ impl Default for Sums {
 impl Sums {
     /// Where the ranges of 0, 4 and 8 bits begin, and their end.
     const START: [usize; 4] = [0, 1, 17, 273];
+    pub(super) const DEEPEST: u8 = 8;
 
     fn places(node: &NodeId) -> [usize; 3] {
         let first = usize::from(node.0[0]);
@@ -114,7 +115,7 @@ impl Sums {
 
     /// A range's digest, if it is one of those that are kept.
     pub(super) fn digest(&self, range: Range) -> Option<RangeDigest> {
-        let start = Self::START.get(usize::from(range.bits / 4)).filter(|_| range.bits <= 8)?;
+        let start = Self::START.get(usize::from(range.bits / 4)).filter(|_| range.bits <= Self::DEEPEST)?;
         let (count, sum) = *self.0.get(start + (usize::from(range.prefix) >> (16 - range.bits)))?;
         Some(RangeDigest { range, count, sum: sum.to_le_bytes() })
     }

@@ -34,6 +34,8 @@ pub enum Gone {
 #[derive(Clone, Debug)]
 struct Tomb {
     version: Version,
+    /// What a record of that version adds to the sums of those where it stands.
+    term: u128,
     since: Millis,
     /// No record with the certificate of the last one is believed after this.
     until: UnixMillis,
@@ -48,6 +50,10 @@ pub(super) struct Store<J> {
     /// No record ends before this. Found anew when it has passed: renewals move it far ahead.
     first_end: Option<Millis>,
     tombs: BTreeMap<NodeId, Tomb>,
+    /// How many of them keep an address.
+    contacts: usize,
+    /// None of them ends before this. Found anew when it has passed: a mesh that falls apart buries hundreds a second.
+    first_over: UnixMillis,
     pub(super) judge: J,
     pub(super) revocations: Revocations,
 }
@@ -60,6 +66,8 @@ impl<J: Judge> Store<J> {
             sums: Sums::default(),
             first_end: None,
             tombs: BTreeMap::new(),
+            contacts: 0,
+            first_over: UnixMillis(u64::MAX),
             judge,
             revocations,
         }
@@ -112,11 +120,11 @@ impl<J: Judge> Store<J> {
             && now.local.since(tomb.since) <= age
         {
             // Said before it fell, heard after: the fence moves, the dead stay dead. A later start is another life.
-            tomb.version = version;
+            (tomb.version, tomb.term) = (version, body.term);
             tomb.until = tomb.until.max(body.cert.not_after.after(SKEW));
             return Err(RecordRefusal::Stale);
         }
-        self.tombs.remove(&node);
+        self.unbury(&node);
         let until = Self::end(&body, age, now);
         self.stand(Entry::new(body, age, now.local, until));
         Ok(())
@@ -155,23 +163,36 @@ impl<J: Judge> Store<J> {
     pub(super) fn bury(&mut self, node: &NodeId, why: Gone, now: Now) -> bool {
         let Some(entry) = self.live.remove(node) else { return false };
         self.sums.remove(node, entry.term);
-        self.tombs.retain(|_, tomb| tomb.until >= now.unix);
+        if self.first_over < now.unix {
+            self.tombs.retain(|_, tomb| tomb.until >= now.unix);
+            self.contacts = self.tombs.values().filter(|tomb| tomb.contact.is_some()).count();
+            self.first_over = self.tombs.values().map(|tomb| tomb.until).min().unwrap_or(UnixMillis(u64::MAX));
+        }
         if self.tombs.len() >= MAX_TOMBS
             && let Some(first) = self.tombs.iter().min_by_key(|(_, tomb)| tomb.until).map(|(node, _)| *node)
         {
-            self.tombs.remove(&first);
+            self.unbury(&first);
         }
-        let contacts = self.tombs.values().filter(|tomb| tomb.contact.is_some()).count();
         // Who went on purpose comes back by itself.
-        let worth = matches!(why, Gone::Dead | Gone::Expired);
+        let worth = matches!(why, Gone::Dead | Gone::Expired) && self.contacts < MAX_CONTACTS;
         let tomb = Tomb {
             version: entry.record.version,
+            term: entry.term,
             since: now.local,
             until: entry.cert.not_after.after(SKEW),
-            contact: (worth && contacts < MAX_CONTACTS).then(|| entry.record.contact.clone()),
+            contact: worth.then(|| entry.record.contact.clone()),
         };
+        self.unbury(node);
+        self.contacts += usize::from(worth);
+        self.first_over = self.first_over.min(tomb.until);
         self.tombs.insert(*node, tomb);
         true
+    }
+
+    fn unbury(&mut self, node: &NodeId) {
+        if self.tombs.remove(node).is_some_and(|tomb| tomb.contact.is_some()) {
+            self.contacts -= 1;
+        }
     }
 
     /// Whose records end by now.
@@ -211,8 +232,34 @@ impl<J: Judge> Store<J> {
         self.tombs.get(node).is_some_and(|tomb| tomb.contact.is_some())
     }
 
+    /// The one of the fallen that makes all the difference to a peer's digest: it stands there.
+    pub(super) fn disputed(&self, ours: &RangeDigest, theirs: &RangeDigest) -> Option<&Contact> {
+        if theirs.count != ours.count.saturating_add(1) {
+            return None;
+        }
+        let term = u128::from_le_bytes(theirs.sum).wrapping_sub(u128::from_le_bytes(ours.sum));
+        let mut fallen = self.tombs.range(theirs.range.ids());
+        let (node, tomb) = fallen.find(|(_, tomb)| tomb.term == term)?;
+        tomb.contact.as_ref().filter(|_| !self.revocations.expels(node))
+    }
+
     pub(super) fn digest(&self, range: Range) -> RangeDigest {
         self.sums.digest(range).unwrap_or_else(|| digest(range, self.live.range(range).map(|(_, entry)| entry.term)))
+    }
+
+    /// The digests of a range's sixteen parts, in one walk where they are not kept.
+    pub(super) fn parts(&self, range: Range) -> Vec<RangeDigest> {
+        let split = || range.split();
+        if split().all(|part| part.bits <= Sums::DEEPEST) {
+            return split().map(|part| self.digest(part)).collect();
+        }
+        let mut parts: Vec<(Range, u32, u128)> = split().map(|part| (part, 0, 0)).collect();
+        for (node, entry) in self.live.range(range) {
+            if let Some((_, count, sum)) = parts.iter_mut().find(|(part, ..)| part.contains(node)) {
+                (*count, *sum) = (*count + 1, sum.wrapping_add(entry.term));
+            }
+        }
+        parts.into_iter().map(|(range, count, sum)| RangeDigest { range, count, sum: sum.to_le_bytes() }).collect()
     }
 
     /// All that is known in a range, the fallen too, so that nobody sends them again.

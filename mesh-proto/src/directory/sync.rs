@@ -86,7 +86,7 @@ impl<J: Judge> Directory<J> {
     /// with their parts.
     fn compare(&mut self, peer: NodeId, theirs: &[RangeDigest], now: Millis) {
         let (mut parts, mut leaves, mut gift) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut listed, mut more) = (0, false);
+        let (mut listed, mut more, mut disputed) = (0, false, None);
         for their in theirs {
             if !their.range.is_valid() {
                 self.count("range");
@@ -96,6 +96,7 @@ impl<J: Judge> Directory<J> {
             if our == *their {
                 continue;
             }
+            disputed = disputed.or_else(|| self.store.disputed(&our, their).cloned());
             if their.count == 0 {
                 gift.extend(self.store.live().range(their.range).map(|(node, _)| *node));
             } else if our.count == 0 {
@@ -109,8 +110,11 @@ impl<J: Judge> Directory<J> {
                 listed += items.len();
                 leaves.push((their.range, items));
             } else {
-                parts.extend(their.range.split().map(|part| self.store.digest(part)));
+                parts.extend(self.store.parts(their.range));
             }
+        }
+        if let Some(contact) = disputed {
+            self.look_again(contact, now);
         }
         more |= parts.len() > SyncFrame::MAX_RANGES;
         parts.truncate(SyncFrame::MAX_RANGES);

@@ -17,6 +17,9 @@ impl Suspicion {
             return;
         }
         let mut revisit = false;
+        if self.outlived(node, incarnation) {
+            return;
+        }
         let fresh = match self.peers.get_mut(&node) {
             None => true,
             Some(peer) if peer.is_over() => {
@@ -27,6 +30,9 @@ impl Suspicion {
             Some(peer) => {
                 (peer.accused, peer.patience) = (false, self.config.dead_after);
                 let refuted = incarnation > peer.incarnation;
+                if incarnation >= peer.incarnation {
+                    (peer.told, peer.ended) = (None, None);
+                }
                 peer.incarnation = peer.incarnation.max(incarnation);
                 // A later life, signed by the node itself, is as good as another's word that it lives.
                 if refuted && peer.is_suspect() {
@@ -36,7 +42,7 @@ impl Suspicion {
             }
         };
         if fresh {
-            self.peers.insert(node, Peer::new(incarnation, self.config.dead_after, now));
+            self.put(node, Peer::new(incarnation, self.config.dead_after, now));
             self.changed(node);
         }
         if fresh || revisit {
@@ -52,18 +58,26 @@ impl Suspicion {
             }
             let (was, incarnation) = (peer.health, peer.incarnation);
             (peer.heard, peer.health) = (now, Health::Alive);
-            (peer.asked, peer.vouched, peer.ended) = (None, None, None);
+            (peer.asked, peer.vouched) = (None, None);
+            // Its record fell when it was declared dead, and nobody takes that record again. It cannot know: the
+            // accusation was made where it could not hear it. So it hears it now, and begins another life; and again as
+            // often as it may answer, until that life is heard of, since a frame can be lost.
+            let fell = matches!(was, Health::Dead { why } if why != Death::Unreachable);
+            let again = peer.told.is_some_and(|at| now.since(at) >= self.config.refute_every);
+            if fell || again {
+                (peer.told, peer.accused) = (Some(now), false);
+                self.effects.push_back(Effect::Send { to: node, frame: ProbeFrame::Accuse { node, incarnation } });
+            }
+            let accused = peer.accused;
             if was != Health::Alive {
                 self.changed(node);
             }
-            // Its record fell when it was declared dead, and nobody takes that record again. It cannot know: the
-            // accusation was made where it could not hear it. So it hears it now, and begins another life.
-            if matches!(was, Health::Dead { why } if why != Death::Unreachable) {
-                self.effects.push_back(Effect::Send { to: node, frame: ProbeFrame::Accuse { node, incarnation } });
+            if accused {
+                self.forget(&node);
             }
         }
-        if self.peers.get(&node).is_some_and(|peer| peer.accused) {
-            self.peers.remove(&node);
+        if self.asked.is_empty() {
+            return;
         }
         for (asker, until) in self.asked.remove(&node).unwrap_or_default() {
             if until >= now {
@@ -125,24 +139,46 @@ impl Suspicion {
         let mut peer = Peer::new(incarnation, c.second_look, look);
         (peer.accused, peer.health) = (true, Health::Suspect { why: Doubt::Accused, vouched: false });
         peer.probed = look - c.probe_every;
-        self.peers.insert(node, peer);
+        self.put(node, peer);
         self.changed(node);
     }
 
-    /// A record of a node that is not watched: a later life than the accused one clears it.
+    /// A record of a node that is not watched: a later life than the accused one clears it. And where one of the fallen has
+    /// a record that stands again, it lives, whatever life it was accused of, and others watch it.
     pub(super) fn said(&mut self, node: NodeId, incarnation: u64) {
-        if self.peers.get(&node).is_some_and(|peer| peer.accused && peer.incarnation < incarnation) {
-            self.peers.remove(&node);
+        if self.outlived(node, incarnation) {
+            return;
+        }
+        let Some(peer) = self.peers.get(&node) else { return };
+        let cleared = peer.accused && peer.incarnation < incarnation;
+        if cleared || peer.is_over() || peer.told.is_some() {
+            self.forget(&node);
         }
     }
 
+    /// A goodbye can overtake the record of the life that it ends. So that of who is not watched counts, and a second one of
+    /// who left before: in between it was back, and its record, still under way, would bring it back once more.
     fn left(&mut self, node: NodeId, incarnation: u64, now: Millis) {
+        if !self.peers.contains_key(&node) {
+            self.put(node, Peer::new(incarnation, self.config.dead_after, now));
+        }
         let Some(peer) = self.peers.get_mut(&node) else { return };
-        if incarnation < peer.incarnation || peer.health == Health::Left {
+        let known = incarnation == peer.incarnation && peer.health == Health::Left;
+        if incarnation < peer.incarnation || known {
             return;
         }
         (peer.health, peer.ended, peer.incarnation) = (Health::Left, Some(now), incarnation);
         self.changed(node);
+    }
+
+    /// Whether a record is of a life that said goodbye: then it is told again that this one is over.
+    fn outlived(&mut self, node: NodeId, incarnation: u64) -> bool {
+        let left = |peer: &Peer| peer.health == Health::Left && incarnation <= peer.incarnation;
+        let outlived = self.peers.get(&node).is_some_and(left);
+        if outlived {
+            self.changed(node);
+        }
+        outlived
     }
 
     /// Somebody wants this node's word: it is given when the peer is next heard, which a probe sees to. Also on one that
@@ -153,10 +189,15 @@ impl Suspicion {
         if from == node || node == self.me || self.peers.get(&node).is_some_and(Peer::is_over) {
             return;
         }
-        self.asked.retain(|_, askers| {
-            askers.retain(|_, until| *until >= now);
-            !askers.is_empty()
-        });
+        // Not for each question: when a part of a mesh falls, hundreds come each second.
+        let quarter = Millis(self.config.probe_every.0 / 4);
+        if now.since(self.swept) >= quarter {
+            self.swept = now;
+            self.asked.retain(|_, askers| {
+                askers.retain(|_, until| *until >= now);
+                !askers.is_empty()
+            });
+        }
         let strange = !self.peers.contains_key(&node);
         if !self.asked.contains_key(&node) {
             let strangers = || self.asked.keys().filter(|asked| !self.peers.contains_key(asked)).count();
@@ -170,7 +211,6 @@ impl Suspicion {
             askers.insert(from, until);
         }
         // One probe serves all who ask within a quarter of the probing interval.
-        let quarter = Millis(self.config.probe_every.0 / 4);
         match self.peers.get(&node) {
             Some(peer) if now.since(peer.probed) >= quarter => self.probe(node, now),
             None if last.is_none_or(|last| until.since(last) >= quarter) => self.ping(node),
@@ -180,8 +220,9 @@ impl Suspicion {
 
     fn refute(&mut self, accused: u64, now: Millis) {
         let late = self.refuted.is_none_or(|at| now.since(at) >= self.config.refute_every);
-        // Accusations of lives that never were are lies.
-        if accused == self.incarnation && late {
+        // Of earlier lives it is late news. Of lives that never were it is a lie, and those who heard it look for themselves
+        // all the same.
+        if accused >= self.incarnation && late {
             self.incarnation = self.incarnation.saturating_add(1);
             self.refuted = Some(now);
             self.effects.push_back(Effect::Refute { incarnation: self.incarnation });

@@ -31,8 +31,7 @@ pub enum Input {
     Closed(NodeId),
     /// A probe could not be sent, or the dial for it failed.
     ProbeFailed(NodeId),
-    /// A probe frame from a member. Counts as heard, too. Accusations of those who have no record that stands are to
-    /// be dropped before.
+    /// A probe frame from a member. Counts as heard, too. Accusations of others go through [`ProbeFrame::of_known`] before.
     Frame {
         /// Who sent it.
         from: NodeId,
@@ -108,12 +107,13 @@ pub struct Suspicion {
     pub(super) incarnation: u64,
     pub(super) config: Config,
     pub(super) peers: BTreeMap<NodeId, Peer>,
-    /// When something is due for each peer, or before that; and the same in that order. In a mesh that falls apart a
-    /// thousand are looked at, and each thing that is heard concerns one or two.
-    dues: BTreeMap<NodeId, Millis>,
+    /// The peers by when something is due for each ([`Peer::noted`]). In a mesh that falls apart a thousand are looked at,
+    /// and each thing that is heard concerns one or two.
     agenda: BTreeSet<(Millis, NodeId)>,
     /// Who asked about whom, and until when the word is of use.
     pub(super) asked: BTreeMap<NodeId, BTreeMap<NodeId, Millis>>,
+    /// When those whose time is over were last taken out of it.
+    pub(super) swept: Millis,
     pub(super) refuted: Option<Millis>,
     promised: Option<Millis>,
     nonce: u64,
@@ -129,9 +129,9 @@ impl Suspicion {
             incarnation,
             config,
             peers: BTreeMap::new(),
-            dues: BTreeMap::new(),
             agenda: BTreeSet::new(),
             asked: BTreeMap::new(),
+            swept: Millis(0),
             refuted: None,
             promised: None,
             nonce: 0,
@@ -172,14 +172,20 @@ impl Suspicion {
 
     /// Takes an input.
     pub fn handle(&mut self, input: Input, now: Millis) {
+        // In a big mesh most of what is heard comes from those whom others watch.
+        if let Input::Heard(node) = input
+            && self.promised.is_none_or(|at| at > now)
+            && !self.peers.contains_key(&node)
+            && !self.asked.contains_key(&node)
+        {
+            return;
+        }
         self.own_stall(now);
         let about = input.about();
         match input {
             Input::Watch { node, incarnation } => self.watch(node, incarnation, now),
             Input::Said { node, incarnation } => self.said(node, incarnation),
-            Input::Forget(node) => {
-                self.peers.remove(&node);
-            }
+            Input::Forget(node) => self.forget(&node),
             Input::Heard(node) => self.heard(node, now),
             Input::Closed(node) => self.doubt(node, Doubt::Closed, now),
             Input::ProbeFailed(node) => self.doubt(node, Doubt::ProbeFailed, now),
@@ -188,51 +194,68 @@ impl Suspicion {
             Input::Wake => {}
         }
         for node in about.into_iter().flatten() {
-            self.note(node);
+            self.note(&node);
         }
+        if self.agenda.first().is_some_and(|(at, _)| *at <= now) {
+            self.steps(now);
+        }
+        self.promised = self.first_due();
+    }
+
+    fn steps(&mut self, now: Millis) {
         let due = self.agenda.iter().take_while(|(at, _)| *at <= now).map(|(_, node)| *node);
         let mut due: Vec<NodeId> = due.filter(|node| self.due_at(node).is_some_and(|at| at <= now)).collect();
         due.sort_unstable();
         for node in due {
             self.step(node, now);
-            self.note(node);
+            self.note(&node);
         }
-        self.promised = self.first_due();
     }
 
     /// Puts down when something is due for this peer, if that is before what is put down: most that is heard only puts
     /// it off.
-    fn note(&mut self, node: NodeId) {
-        let (due, held) = (self.due_at(&node), self.dues.get(&node).copied());
-        if held.is_none_or(|held| due.is_none_or(|due| due < held)) {
-            self.put_down(node, due);
-        }
-    }
-
-    fn put_down(&mut self, node: NodeId, due: Option<Millis>) {
-        if let Some(held) = self.dues.remove(&node) {
-            self.agenda.remove(&(held, node));
-        }
-        if let Some(due) = due {
-            self.agenda.insert((due, node));
-            self.dues.insert(node, due);
+    fn note(&mut self, node: &NodeId) {
+        let Some(peer) = self.peers.get_mut(node) else { return };
+        let due = self.config.due(peer);
+        if peer.noted.is_none_or(|held| due < held) {
+            if let Some(held) = peer.noted.replace(due) {
+                self.agenda.remove(&(held, *node));
+            }
+            self.agenda.insert((due, *node));
         }
     }
 
     /// When something is due for any peer. Puts down anew what was put off meanwhile.
     fn first_due(&mut self) -> Option<Millis> {
         loop {
-            let (at, node) = *self.agenda.first()?;
-            let due = self.due_at(&node);
+            let &(at, node) = self.agenda.first()?;
+            let peer = self.peers.get_mut(&node);
+            let due = peer.as_ref().map(|peer| self.config.due(peer));
             if due == Some(at) {
                 return due;
             }
-            self.put_down(node, due);
+            self.agenda.remove(&(at, node));
+            if let Some(peer) = peer {
+                peer.noted = due;
+                self.agenda.extend(due.map(|due| (due, node)));
+            }
+        }
+    }
+
+    /// Puts a peer in, in place of what was known of it.
+    pub(super) fn put(&mut self, node: NodeId, mut peer: Peer) {
+        peer.noted = self.peers.get(&node).and_then(|old| old.noted);
+        self.peers.insert(node, peer);
+    }
+
+    pub(super) fn forget(&mut self, node: &NodeId) {
+        if let Some(noted) = self.peers.remove(node).and_then(|peer| peer.noted) {
+            self.agenda.remove(&(noted, *node));
         }
     }
 
     fn due_at(&self, node: &NodeId) -> Option<Millis> {
-        self.peers.get(node).map(|peer| self.due(peer))
+        self.peers.get(node).map(|peer| self.config.due(peer))
     }
 
     /// Woken late, the node itself was not there (stopped, asleep, starved): its silence is not the others'.
@@ -246,7 +269,7 @@ impl Suspicion {
             peer.vouched = peer.vouched.map(|until| until + late);
         }
         let peers: Vec<NodeId> = self.peers.keys().copied().collect();
-        peers.into_iter().for_each(|node| self.note(node));
+        peers.iter().for_each(|node| self.note(node));
     }
 
     pub(super) fn doubt(&mut self, node: NodeId, why: Doubt, now: Millis) {
@@ -295,51 +318,30 @@ impl Suspicion {
         self.effects.extend(helpers.into_iter().map(|to| Effect::Send { to, frame: ProbeFrame::Ask(node) }));
     }
 
-    /// When something about this peer is to be done next.
-    fn due(&self, peer: &Peer) -> Millis {
-        let c = &self.config;
-        match peer.health {
-            Health::Alive => {
-                let probe = (peer.heard + c.probe_every).max(peer.probed + c.probe_every);
-                probe.min(peer.heard + c.suspect_after)
-            }
-            Health::Suspect { .. } => {
-                let ask = peer.asked.map_or(peer.heard + c.suspect_after, |at| at + c.ask_every);
-                (peer.probed + c.probe_every).min(ask).min(self.verdict(peer))
-            }
-            Health::Dead { .. } | Health::Left => peer.ended.unwrap_or_default() + c.forget_after,
-        }
-    }
-
-    /// When a suspected peer is dead, as things stand.
-    fn verdict(&self, peer: &Peer) -> Millis {
-        let silent = peer.heard + peer.patience;
-        let vouched = peer.vouched.map_or(silent, |until| until.max(silent));
-        vouched.min(silent + self.config.vouched_at_most)
-    }
-
     fn step(&mut self, node: NodeId, now: Millis) {
         let c = self.config.clone();
         let Some(peer) = self.peers.get_mut(&node) else { return };
         match peer.health {
             Health::Alive if now.since(peer.heard) >= c.suspect_after => self.doubt(node, Doubt::Silent, now),
+            // Who lets itself be called dead for so long, and answers nonetheless, is not waited for.
+            Health::Alive if peer.told.is_some() && now.since(peer.ended.unwrap_or_default()) >= c.forget_after => {
+                self.forget(&node);
+            }
             Health::Alive => self.probe(node, now),
             Health::Suspect { why, .. } => {
-                let (asked, probed, heard) = (peer.asked, peer.probed, peer.heard);
-                let peer = peer.clone();
-                if self.verdict(&peer) <= now {
-                    return self.declare(node, why, peer.vouched.is_some_and(|until| until > now), now);
+                if c.verdict(peer) <= now {
+                    let vouched = peer.vouched.is_some_and(|until| until > now);
+                    return self.declare(node, why, vouched, now);
                 }
-                if asked.map_or(heard + c.suspect_after, |at| at + c.ask_every) <= now {
+                let (ask, probed) = (c.ask_at(peer), peer.probed);
+                if ask.is_some_and(|at| at <= now) {
                     self.ask(node, now);
                 }
                 if probed + c.probe_every <= now {
                     self.probe(node, now);
                 }
             }
-            Health::Dead { .. } | Health::Left => {
-                self.peers.remove(&node);
-            }
+            Health::Dead { .. } | Health::Left => self.forget(&node),
         }
     }
 
@@ -350,11 +352,13 @@ impl Suspicion {
             Doubt::Closed => Death::Closed,
             _ => Death::Silent,
         };
+        // Who only looked because all were told need not tell all: a death would cost as many broadcasts as nodes. And who
+        // was called dead before, and has no record here since, is dead to all that were told then.
+        let silent = peer.accused || peer.told.take().is_some();
         (peer.health, peer.ended) = (Health::Dead { why }, Some(now));
-        let (incarnation, accused) = (peer.incarnation, peer.accused);
+        let incarnation = peer.incarnation;
         self.changed(node);
-        // Who only looked because all were told need not tell all: a death would cost as many broadcasts as nodes.
-        if !accused {
+        if !silent {
             self.effects.push_back(Effect::Declare { node, incarnation });
         }
     }

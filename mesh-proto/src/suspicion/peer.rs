@@ -1,5 +1,6 @@
 //! What is known of one peer's life; must not know the other peers.
 
+use super::Config;
 use crate::time::Millis;
 
 /// Why a peer is suspected.
@@ -61,12 +62,16 @@ pub(super) struct Peer {
     pub(super) asked: Option<Millis>,
     /// Others' words count until then.
     pub(super) vouched: Option<Millis>,
-    /// When it was declared dead, or left.
+    /// When it was declared dead, or left; until its record stands again.
     pub(super) ended: Option<Millis>,
     /// How long its silence may last.
     pub(super) patience: Millis,
     /// Looked at because it was accused, and not watched otherwise.
     pub(super) accused: bool,
+    /// It was heard again after it was declared dead here, and its record does not stand yet: when it was last told so.
+    pub(super) told: Option<Millis>,
+    /// Where it stands in the detector's agenda: when something is due for it, or before that.
+    pub(super) noted: Option<Millis>,
 }
 
 impl Peer {
@@ -82,6 +87,8 @@ impl Peer {
             ended: None,
             patience,
             accused: false,
+            told: None,
+            noted: None,
         }
     }
 
@@ -91,5 +98,39 @@ impl Peer {
 
     pub(super) fn is_suspect(&self) -> bool {
         matches!(self.health, Health::Suspect { .. })
+    }
+}
+
+impl Config {
+    /// When something about this peer is to be done next.
+    pub(super) fn due(&self, peer: &Peer) -> Millis {
+        match peer.health {
+            Health::Alive => {
+                let probe = (peer.heard + self.probe_every).max(peer.probed + self.probe_every);
+                probe.min(peer.heard + self.suspect_after)
+            }
+            Health::Suspect { .. } => {
+                let (probe, verdict) = (peer.probed + self.probe_every, self.verdict(peer));
+                probe.min(verdict).min(self.ask_at(peer).unwrap_or(verdict))
+            }
+            Health::Dead { .. } | Health::Left => peer.ended.unwrap_or_default() + self.forget_after,
+        }
+    }
+
+    /// When others are asked about a suspected peer. About one that this node does not watch they are asked once, unless
+    /// somebody vouches: its watchers asked before they accused it, and all members look at it in the same second.
+    pub(super) fn ask_at(&self, peer: &Peer) -> Option<Millis> {
+        match peer.asked {
+            None => Some(peer.heard + self.suspect_after),
+            Some(_) if peer.accused && peer.vouched.is_none() => None,
+            Some(at) => Some(at + self.ask_every),
+        }
+    }
+
+    /// When a suspected peer is dead, as things stand.
+    pub(super) fn verdict(&self, peer: &Peer) -> Millis {
+        let silent = peer.heard + peer.patience;
+        let vouched = peer.vouched.map_or(silent, |until| until.max(silent));
+        vouched.min(silent + self.vouched_at_most)
     }
 }

@@ -110,10 +110,10 @@ impl World {
         if node == at {
             return;
         }
-        self.watch(at, node, record.version.incarnation, new);
         if self.shares(at, node) {
             self.placement(at, placement::Input::Peer(HostView::of(record)));
         }
+        self.watch(at, node, record.version.incarnation, new);
     }
 
     pub(super) fn wanted(&mut self, at: usize, id: NodeId, record: &Record, now: Millis) {
@@ -249,9 +249,12 @@ impl World {
     /// A frame of the failure detector's. Who is accused and no member is not its concern.
     fn probed(&mut self, at: usize, from: NodeId, bytes: &[u8]) {
         let Ok(frame) = codec::decode::<ProbeFrame>(bytes) else { return };
-        let strange =
-            matches!(frame, ProbeFrame::Accuse { node, .. } if self.nodes[at].own.directory.get(&node).is_none());
-        let input = if strange { suspicion::Input::Heard(from) } else { suspicion::Input::Frame { from, frame } };
+        let own = &self.nodes[at];
+        let frame = match frame {
+            ProbeFrame::Accuse { node, .. } if node == own.id => Some(frame),
+            _ => frame.of_known(|node| own.own.directory.get(node).map(|entry| entry.record.version.incarnation)),
+        };
+        let input = frame.map_or(suspicion::Input::Heard(from), |frame| suspicion::Input::Frame { from, frame });
         self.suspicion(at, input);
     }
 

@@ -26,6 +26,9 @@ const NOTICED_BY_GOSSIP: Millis = Millis(8_600);
 const STEADY: Millis = Millis(5_000);
 /// Before the end of the calm no disturbance, and each record that was published before this has come to all.
 const SPREAD: Millis = Millis(8_000);
+/// Two that claimed one place at once know of each other after this long: where one's word was lost, from its next record,
+/// or from a round of anti-entropy. Made of: two announcements' time.
+const AGREED: Millis = Millis(4_000);
 
 impl World {
     /// Notes the first law that is broken.
@@ -39,14 +42,15 @@ impl World {
             return;
         }
         let claims: Vec<(ModelKey, Claim)> = self.nodes[at].own.placement.claims().collect();
-        let local = self.clock(at).local;
+        let (local, now) = (self.clock(at).local, self.now());
         let node = &mut self.nodes[at];
         let before = std::mem::take(&mut node.claims);
         let mut begun = 0;
         let mut broken = None;
         for (model, claim) in claims {
-            node.claims.insert(model, (claim.slot, claim.term));
-            if before.get(&model) == Some(&(claim.slot, claim.term)) {
+            let held = before.get(&model).filter(|(slot, term, _)| (*slot, *term) == (claim.slot, claim.term));
+            node.claims.insert(model, (claim.slot, claim.term, held.map_or(now, |(.., since)| *since)));
+            if held.is_some() {
                 continue;
             }
             begun += 1;
@@ -216,8 +220,14 @@ impl World {
         let mut nodes = self.nodes.iter();
         let usurped = nodes.any(|node| comes_and_goes(node) || node.lie.is_some_and(Lying::claims))
             && self.plan.calm < LOAD_BOUND;
+        // So their places fall vacant in the calm too, and two may take one at once.
+        let forged = self.nodes.iter().any(comes_and_goes);
+        let agreed = |at: usize| {
+            let since = self.nodes[at].claims.get(&key).map(|(.., since)| *since);
+            !forged || since.is_some_and(|since| self.now().since(since) >= AGREED)
+        };
         let mut holders: BTreeMap<u8, usize> = BTreeMap::new();
-        for &at in &able {
+        for &at in able.iter().filter(|at| agreed(**at)) {
             for (_, claim) in self.nodes[at].own.placement.claims().filter(|(claimed, _)| *claimed == key) {
                 if let Some(other) = holders.insert(claim.slot.0, at) {
                     return Some(format!("nodes {other} and {at} both hold place {} of model {model}", claim.slot.0));

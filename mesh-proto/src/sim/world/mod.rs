@@ -20,7 +20,7 @@ mod traffic;
 mod warm;
 mod watch;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 
@@ -86,6 +86,7 @@ struct World {
     conns: u64,
     items: VecDeque<Item>,
     items_gone: u32,
+    item_ids: HashMap<blake3::Hash, u32>,
     broken: Option<String>,
     moves: u64,
     deliveries: u64,
@@ -94,6 +95,8 @@ struct World {
     wrong: u64,
     counted: Traffic,
     most: Traffic,
+    /// Messages by purpose, since somebody was told.
+    sent: [u64; 5],
 }
 
 /// A run, and what it measured.
@@ -115,6 +118,25 @@ pub struct Outcome {
     pub wrong: u64,
 }
 
+/// How far a run is, once a second of the world's.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// The world's time.
+    pub now: Millis,
+    /// When it ends.
+    pub end: Millis,
+    /// Events so far.
+    pub steps: u64,
+    /// What all nodes sent since the last time, in the order of [`Purpose::ALL`]: messages.
+    pub sent: [u64; 5],
+    /// Connections that both ends of which were told of, so far.
+    pub links: u64,
+    /// Deaths so far, see [`Outcome::deaths`].
+    pub deaths: u64,
+    /// See [`Outcome::wrong`].
+    pub wrong: u64,
+}
+
 /// Plays the small mesh that `seed` draws.
 ///
 /// # Errors
@@ -124,13 +146,20 @@ pub fn run_small(lab: &Lab, seed: u64) -> Result<Outcome, Box<Violation>> {
     run(lab, plan, seed)
 }
 
-/// Plays a mesh of `nodes` through so many seconds of trouble.
+/// Plays a mesh of `nodes` through so many seconds of trouble, and says each second how far it is: the biggest take half
+/// an hour.
 ///
 /// # Errors
 /// The first law that is broken.
-pub fn run_large(lab: &Lab, nodes: usize, seconds: u64, seed: u64) -> Result<Outcome, Box<Violation>> {
+pub fn run_large(
+    lab: &Lab,
+    nodes: usize,
+    seconds: u64,
+    seed: u64,
+    tell: &mut dyn FnMut(&Progress),
+) -> Result<Outcome, Box<Violation>> {
     let plan = Plan::large(nodes, seconds, &mut ChaCha8Rng::seed_from_u64(seed));
-    run(lab, plan, seed)
+    World::new(lab.clone(), plan, seed).run(tell)
 }
 
 /// Plays `plan` from `seed`, and the calm after it.
@@ -138,7 +167,7 @@ pub fn run_large(lab: &Lab, nodes: usize, seconds: u64, seed: u64) -> Result<Out
 /// # Errors
 /// The first law that is broken.
 pub fn run(lab: &Lab, plan: Plan, seed: u64) -> Result<Outcome, Box<Violation>> {
-    World::new(lab.clone(), plan, seed).run()
+    World::new(lab.clone(), plan, seed).run(&mut |_| {})
 }
 
 impl World {
@@ -193,6 +222,7 @@ impl World {
             conns: 0,
             items: VecDeque::new(),
             items_gone: 0,
+            item_ids: HashMap::new(),
             broken: None,
             moves: 0,
             deliveries: 0,
@@ -201,12 +231,18 @@ impl World {
             wrong: 0,
             counted: Traffic::default(),
             most: Traffic::default(),
+            sent: [0; 5],
         }
     }
 
-    fn run(mut self) -> Result<Outcome, Box<Violation>> {
+    fn run(mut self, tell: &mut dyn FnMut(&Progress)) -> Result<Outcome, Box<Violation>> {
         let end = self.plan.trouble + self.plan.calm;
+        let mut told = Millis(0);
         while let Some(event) = self.agenda.next(end) {
+            if self.now() >= told + Millis::secs(1) {
+                told = Millis(self.now().0 / 1000 * 1000);
+                tell(&self.progress(end));
+            }
             if let Some(node) = self.play(event) {
                 self.finish(node);
                 self.after_step(node);
@@ -229,6 +265,18 @@ impl World {
             unnoticed: self.late.len() as u64,
             wrong: self.wrong,
         })
+    }
+
+    fn progress(&mut self, end: Millis) -> Progress {
+        Progress {
+            now: self.now(),
+            end,
+            steps: self.trace.steps(),
+            sent: std::mem::take(&mut self.sent),
+            links: self.conns,
+            deaths: self.deaths,
+            wrong: self.wrong,
+        }
     }
 
     fn now(&self) -> Millis {

@@ -60,6 +60,7 @@ impl World {
         };
         let (purpose, bytes) = self.size(&msg);
         self.nodes[from].traffic.count(purpose, bytes);
+        self.sent[purpose as usize] += 1;
         let delay = self.delay(from, to);
         if self.rng.random_range(0..1000) >= self.plan.loss {
             self.put_in(delay, Event::Deliver { from, to, life: conn.life, conn: conn.id, msg });

@@ -79,7 +79,8 @@ pub(super) struct Node {
     pub(super) offers: Vec<usize>,
     pub(super) loading: BTreeSet<ModelKey>,
     pub(super) terms: BTreeMap<(ModelKey, Slot), Term>,
-    pub(super) claims: BTreeMap<ModelKey, (Slot, Term)>,
+    /// Places that it claims, and since when.
+    pub(super) claims: BTreeMap<ModelKey, (Slot, Term, Millis)>,
     pub(super) links: BTreeMap<usize, Conn>,
     pub(super) dialing: BTreeMap<usize, Vec<Msg>>,
     pub(super) banned: BTreeMap<usize, Millis>,

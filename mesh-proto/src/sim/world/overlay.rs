@@ -40,6 +40,7 @@ pub(super) struct Overlay {
 pub(super) struct Item {
     pub(super) bytes: Rc<Vec<u8>>,
     pub(super) probe: bool,
+    id: blake3::Hash,
     at: Millis,
     seen: Vec<u64>,
 }
@@ -102,16 +103,22 @@ impl World {
         self.items.get_mut(at as usize)
     }
 
-    /// Gossips something new: a record's announcement, or (`probe`) an accusation.
+    /// Gossips something new: a record's announcement, or (`probe`) an accusation. A message's id is its content's hash, as
+    /// in iroh-gossip: what all five watchers of one node say of it is one message, wherever two of them meet.
     pub(super) fn gossip(&mut self, from: usize, bytes: Vec<u8>, probe: bool) {
         let now = self.now();
-        while self.items.front().is_some_and(|item| now.since(item.at) > KEPT) {
-            self.items.pop_front();
+        while let Some(old) = self.items.pop_front_if(|item| now.since(item.at) > KEPT) {
+            self.item_ids.remove(&old.id);
             self.items_gone += 1;
         }
-        let seen = vec![0; self.nodes.len().div_ceil(64)];
-        self.items.push_back(Item { bytes: Rc::new(bytes), probe, at: now, seen });
-        let number = self.items_gone + self.items.len() as u32 - 1;
+        let id = blake3::hash(&bytes);
+        let number = self.item_ids.get(&id).copied().unwrap_or_else(|| {
+            let seen = vec![0; self.nodes.len().div_ceil(64)];
+            self.items.push_back(Item { bytes: Rc::new(bytes), probe, id, at: now, seen });
+            let number = self.items_gone + self.items.len() as u32 - 1;
+            self.item_ids.insert(id, number);
+            number
+        });
         self.first_time(from, number);
         self.relay(from, number, None);
     }

@@ -5,13 +5,15 @@ use rand::RngExt;
 use super::{
     Event, Lying, Traffic, World,
     lab::{DAY, Lab},
-    node::{Machines, Msg},
+    node::{Machines, Msg, Node},
     overlay::Overlay,
     plan::{Blow, Plan},
     publish,
 };
 use crate::{
-    directory, placement,
+    directory,
+    identity::Contact,
+    placement,
     record::{Version, announce_every},
     sim::node::Clock,
     suspicion::FULL_WATCH,
@@ -203,7 +205,17 @@ impl World {
             let node = &mut self.nodes[at];
             node.next_record = local + Millis(2_000 + self.rng.random_range(0..every as u64));
         }
+        self.remember(at);
         self.knock(at);
+    }
+
+    /// Its disk names all others. Where the mesh stands already, nobody reads that in its first life.
+    fn remember(&mut self, at: usize) {
+        if !self.plan.warm || self.nodes[at].life > 1 {
+            let contact = |node: &Node| Contact { node: node.id, direct: Vec::new(), relay: None };
+            let known = self.nodes.iter().map(contact).collect();
+            self.directory(at, directory::Input::Known(known));
+        }
     }
 
     /// Dials one that its ticket or its disk names.

@@ -1,5 +1,7 @@
 //! What a node says of itself, and what a liar says; must not know who believes it.
 
+use rand::RngExt;
+
 use super::{World, node::Node, plan::Lying};
 use crate::{
     ModelId,
@@ -9,7 +11,7 @@ use crate::{
     placement::{self, HostView, MAX_WEIGHT, TERM_CEILING, Weight, weight},
     record::{
         Build, Capabilities, Claim, Demand, Load, ModelIdentity, ModelState, Recommended, Record, ServedModel, Version,
-        announce_every,
+        announce_every, announce_next,
     },
 };
 
@@ -98,7 +100,7 @@ impl World {
             node.said.pop_first();
         }
         node.version = Version { sequence: node.version.sequence + 1, ..node.version };
-        node.next_record = now.local + every;
+        node.next_record = now.local + announce_next(every, self.rng.random());
         self.nodes[at].said_at = self.now();
         self.directory(at, directory::Input::Own(signed));
     }

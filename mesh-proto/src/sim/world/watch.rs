@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use super::World;
 use crate::{
     identity::NodeId,
-    suspicion::{self, FULL_WATCH, Health, WATCHERS, watched},
+    suspicion::{self, FULL_WATCH, WATCHERS, watched},
 };
 
 /// All nodes in the ring's order, and each one's place in it.
@@ -68,10 +68,6 @@ impl World {
             self.suspicion(at, suspicion::Input::Watch { node: id, incarnation });
         } else if self.nodes[at].own.suspicion.health(&id).is_some() {
             self.suspicion(at, suspicion::Input::Said { node: id, incarnation });
-            // The directory took a record past the fence of its end: it lives, and others watch it.
-            if matches!(self.nodes[at].own.suspicion.health(&id), Some(Health::Dead { .. } | Health::Left)) {
-                self.suspicion(at, suspicion::Input::Forget(id));
-            }
         }
     }
 
