@@ -16,6 +16,7 @@ pub mod local;
 pub mod scheduler;
 pub mod script;
 pub mod text;
+pub mod times;
 
 pub use decoder::Decoder;
 pub use generation::{Engine, EngineLoad, Generation, Nudge};
