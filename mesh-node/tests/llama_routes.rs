@@ -26,11 +26,17 @@ async fn a_completion_has_llama_servers_shape() {
     let (status, whole) = completion(&node, wish).await;
     assert_eq!(status, 200, "{whole}");
     assert_eq!((&whole["content"], &whole["stop_type"]), (&json!("The quick brown"), &json!("limit")));
-    assert_eq!((&whole["stop"], &whole["truncated"], &whole["has_new_line"]), (&json!(true), &json!(false), &json!(false)));
+    assert_eq!(
+        (&whole["stop"], &whole["truncated"], &whole["has_new_line"]),
+        (&json!(true), &json!(false), &json!(false))
+    );
     assert_eq!((whole["tokens"].as_array().unwrap().len(), &whole["tokens_predicted"]), (3, &json!(3)));
     assert_eq!((&whole["prompt"], &whole["model"]), (&json!("say"), &json!("other")));
     let settings = &whole["generation_settings"];
-    assert_eq!((&settings["seed"], &settings["n_predict"], &settings["temperature"]), (&json!(7), &json!(3), &json!(0.5)));
+    assert_eq!(
+        (&settings["seed"], &settings["n_predict"], &settings["temperature"]),
+        (&json!(7), &json!(3), &json!(0.5))
+    );
     assert_eq!(settings["logit_bias"], json!([]));
     let told = whole["completion_probabilities"].as_array().unwrap();
     assert_eq!((told.len(), told[0]["top_logprobs"].as_array().unwrap().len()), (3, 2));
@@ -70,12 +76,11 @@ async fn a_completion_streams_json_in_every_line() {
 #[tokio::test]
 async fn prompts_biases_and_forms_reach_the_engine() {
     let node = Node::start().await;
-    let prompts = |node: &Node| -> Vec<Prompt> {
-        node.engine.asked().into_iter().map(|asked| asked.prompt).collect()
-    };
+    let prompts = |node: &Node| -> Vec<Prompt> { node.engine.asked().into_iter().map(|asked| asked.prompt).collect() };
     let asked = async |prompt: Value| {
         let before = prompts(&node).len();
-        let (status, said) = ask(&node, "/completion", json!({ "model": "org/script", "prompt": prompt, "n_predict": 1 })).await;
+        let (status, said) =
+            ask(&node, "/completion", json!({ "model": "org/script", "prompt": prompt, "n_predict": 1 })).await;
         assert_eq!(status, 200, "{said}");
         (said.is_array(), prompts(&node).split_off(before))
     };
@@ -84,7 +89,11 @@ async fn prompts_biases_and_forms_reach_the_engine() {
     assert_eq!(asked(json!({ "prompt_string": "a" })).await, (false, vec![text("a")]));
     assert_eq!(asked(json!([5, 6])).await, (false, vec![tokens(&[5, 6])]));
     assert_eq!(asked(json!([5, "hi", 6])).await, (false, vec![tokens(&[5, 104, 105, 6])]));
-    assert_eq!(asked(json!(["h", 6])).await, (false, vec![tokens(&[1, 104, 6])]), "a beginning before a text that comes first");
+    assert_eq!(
+        asked(json!(["h", 6])).await,
+        (false, vec![tokens(&[1, 104, 6])]),
+        "a beginning before a text that comes first"
+    );
     let (many, mut several) = asked(json!([[5, 6], "b", { "prompt_string": "c" }])).await;
     several.sort_by_key(|prompt| format!("{prompt:?}"));
     assert_eq!((many, several), (true, vec![text("b"), text("c"), tokens(&[5, 6])]));

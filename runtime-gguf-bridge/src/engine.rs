@@ -32,7 +32,7 @@ use crate::{
     chunk::Fragments,
     grammar::Schemas,
     plan::{self, Machine, Wishes},
-    run::Run,
+    run::{Client, Run},
     server::{self, BridgeError, CallError, Device, Server, ServerOptions},
     vocabulary,
 };
@@ -160,7 +160,7 @@ impl GgufEngine {
         let prepared = spawn_blocking(prepare).await;
         let prepared = prepared.map_err(|error| GenerateError::Engine(format!("the text pipeline failed: {error}")));
         let (events, told) = mpsc::channel(EVENT_BUFFER);
-        let run = Run::new(self.shared.clone(), id, prepared??, events, place, times);
+        let run = Run::new(self.shared.clone(), prepared??, Client { id, events, place, times });
         tokio::spawn(run.run());
         Ok(Generation::new(told, None))
     }

@@ -51,6 +51,14 @@ pub(crate) struct Run {
     running: Option<Running>,
 }
 
+/// Who waits for an answer, and since when.
+pub(crate) struct Client {
+    pub(crate) id: RequestId,
+    pub(crate) events: mpsc::Sender<Event>,
+    pub(crate) place: Place,
+    pub(crate) times: Times,
+}
+
 /// How an answer ended.
 enum Ended {
     /// So.
@@ -76,14 +84,8 @@ type Stream = Result<Ended, Again>;
 
 impl Run {
     /// Of a request that was prepared.
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        id: RequestId,
-        (draft, ask): (Draft, Ask),
-        events: mpsc::Sender<Event>,
-        place: Place,
-        times: Times,
-    ) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, (draft, ask): (Draft, Ask), client: Client) -> Self {
+        let Client { id, events, place, times } = client;
         // What came elsewhere came in portions there, too.
         let base = if draft.resumed() >= ask.min_tokens { ask.min_tokens } else { 0 };
         Self { shared, id, draft, ask, base, spare: 0, events, place, times, cached: 0, running: None }
