@@ -3,13 +3,20 @@
 use std::hash::{BuildHasher, RandomState};
 
 use jiff::{Timestamp, Zoned, civil::DateTime, tz::TimeZone};
-use mesh_proto::{GenerateError, GenerateRequest, Sampling, TokenId};
+use mesh_proto::{Constraint, GenerateError, GenerateRequest, Sampling, TokenId};
 
-/// Whether an answer can go on from the tokens that a request brings.
+/// Whether a request can be taken in where the vocabulary is this large; says what clocks show where it was made.
 ///
 /// # Errors
-/// `Invalid`, naming `resume`.
-pub fn check_resume(request: &GenerateRequest, vocab_size: u32) -> Result<(), GenerateError> {
+/// `Invalid`, naming the field.
+pub fn check(request: &GenerateRequest, vocab_size: u32) -> Result<DateTime, GenerateError> {
+    check_resume(request, vocab_size)?;
+    check_sampling(&request.sampling)?;
+    local_time(request.local_time_s)
+}
+
+/// Whether an answer can go on from the tokens that a request brings.
+fn check_resume(request: &GenerateRequest, vocab_size: u32) -> Result<(), GenerateError> {
     in_vocabulary("resume", &request.resume, vocab_size)?;
     if !request.resume.is_empty() && request.sampling.seed.is_none() && request.sampling.draws() {
         let message = "sampling goes on as it began only with the seed it began with: send that, or temperature 0";
@@ -20,10 +27,7 @@ pub fn check_resume(request: &GenerateRequest, vocab_size: u32) -> Result<(), Ge
 
 /// Whether sampling parameters are numbers with which one can compute. What clients may ask for is the API's to say;
 /// this holds for peers too.
-///
-/// # Errors
-/// `Invalid`, naming the field.
-pub fn check_sampling(sampling: &Sampling) -> Result<(), GenerateError> {
+fn check_sampling(sampling: &Sampling) -> Result<(), GenerateError> {
     let (tiny, any) = (f32::MIN_POSITIVE, f32::MAX);
     let dry = sampling.dry.as_ref();
     let ranges = [
@@ -64,11 +68,19 @@ pub fn in_vocabulary(field: &str, tokens: &[TokenId], vocab_size: u32) -> Result
     }
 }
 
+/// Which of a request's fields its answer's grammar comes from.
+pub fn field_of_grammar(request: &GenerateRequest) -> &'static str {
+    match &request.constraint {
+        Some(Constraint::JsonObject) => "response_format",
+        Some(Constraint::JsonSchema(_)) => "response_format.json_schema.schema",
+        Some(Constraint::Regex(_)) => "regex",
+        Some(Constraint::Lark(_)) => "lark",
+        None => "tools",
+    }
+}
+
 /// What clocks show where the request was made, or here.
-///
-/// # Errors
-/// `Invalid`, where the seconds are no time.
-pub fn local_time(said: Option<i64>) -> Result<DateTime, GenerateError> {
+fn local_time(said: Option<i64>) -> Result<DateTime, GenerateError> {
     let Some(seconds) = said else { return Ok(Zoned::now().datetime()) };
     let time = Timestamp::from_second(seconds);
     let time = time.map_err(|_| GenerateError::invalid("local_time_s", "not a time"))?;

@@ -70,6 +70,8 @@ pub struct Draft {
     since: Vec<TokenId>,
     pieces: Vec<Piece>,
     closing: Option<Closing>,
+    /// Tokens up to the last one that was forced, prompt included; 0: none was.
+    forced_to: u32,
     telling: Telling,
 }
 
@@ -106,6 +108,7 @@ impl Draft {
             since: Vec::new(),
             pieces: Vec::new(),
             closing: budget.map(Closing::new),
+            forced_to: 0,
             telling: Telling::new(spell),
         };
         for (at, token) in (1..).zip(resume) {
@@ -152,7 +155,11 @@ impl Draft {
     }
 
     fn push(&mut self, token: TokenId, eos: &BTreeSet<TokenId>) -> Option<End> {
+        let is_forced = self.forced() == Some(token);
         self.tokens.push(token);
+        if is_forced {
+            self.forced_to = self.len();
+        }
         if eos.contains(&token) && !self.ignore_eos {
             return Some(End::STOP);
         }
@@ -233,6 +240,11 @@ impl Draft {
     /// The token that must come next, where reasoning is being closed.
     pub fn forced(&self) -> Option<TokenId> {
         self.closing.as_ref().and_then(|closing| closing.forced(&self.answer))
+    }
+
+    /// Tokens of the answer up to the last one that was forced.
+    pub fn forced_to(&self) -> u32 {
+        self.forced_to.saturating_sub(self.prompt_tokens)
     }
 
     /// Whether one of the next tokens could be forced, `ahead` more of which are on their way.

@@ -149,10 +149,13 @@ impl House {
         }
     }
 
-    /// Accepts nothing more. The receiver sees 0 when all that was accepted has ended.
-    pub fn drain(&self) -> watch::Receiver<u32> {
+    /// Accepts nothing more from this call on. The future ends when all that was accepted has ended.
+    pub fn drain(&self) -> impl Future<Output = ()> + Send + use<> {
         self.draining.store(true, SeqCst);
-        self.alive.subscribe()
+        let mut alive = self.alive.subscribe();
+        async move {
+            alive.wait_for(|alive| *alive == 0).await.ok();
+        }
     }
 }
 

@@ -17,6 +17,7 @@ pub mod prefix;
 pub mod scheduler;
 pub mod script;
 pub mod text;
+pub mod times;
 
 pub use decoder::Decoder;
 pub use generation::{Engine, EngineLoad, Generation, Nudge};

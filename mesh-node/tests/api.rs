@@ -157,7 +157,7 @@ async fn keys_guard_all_but_health_and_preflights() {
     let wrong = get("/v1/models").bearer_auth("sk-three").header("origin", "http://a").send().await.unwrap();
     assert_eq!(
         (wrong.headers()["www-authenticate"].as_bytes(), wrong.headers()["access-control-allow-origin"].as_bytes()),
-        (&b"Bearer"[..], &b"*"[..])
+        (&b"Bearer"[..], &b"http://a"[..])
     );
     let preflight = node.client.request(Method::OPTIONS, format!("{}/v1/chat/completions", node.url));
     assert_eq!(preflight.header("origin", "http://a").send().await.unwrap().status(), 200);
@@ -187,7 +187,7 @@ async fn browsers_may_ask_and_read_errors_too() {
             .await
             .unwrap();
         assert_eq!(response.status(), status);
-        assert_eq!(response.headers()["access-control-allow-origin"], "*", "{path}");
+        assert_eq!(response.headers()["access-control-allow-origin"], "http://localhost:5173", "{path}");
     }
 }
 

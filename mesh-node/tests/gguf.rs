@@ -52,6 +52,13 @@ async fn a_named_model_and_a_file_are_served_and_nothing_is_left_of_a_killed_nod
     assert_eq!(pieces, "3 + 4 = 7");
     let ids: Vec<&Value> = told["tokens"].as_array().unwrap().iter().map(|token| &token["id"]).collect();
     assert_eq!(ask("/detokenize", json!({ "tokens": ids })).await, json!({ "content": "3 + 4 = 7" }));
+    // Its own routes need no model's name where there is one.
+    let chat = json!({ "messages": [{ "role": "user", "content": "What is 3 + 4?" }] });
+    let prompt = ask("/apply-template", chat.clone()).await["prompt"].as_str().unwrap().to_owned();
+    assert!(prompt.contains("user\nWhat is 3 + 4?") && prompt.contains("<|im_start|>assistant\n"), "{prompt:?}");
+    let whole = ask("/completion", json!({ "prompt": prompt, "n_predict": 40, "temperature": 0 })).await;
+    assert_eq!((&whole["content"], &whole["stop_type"]), (&json!("3 + 4 = 7."), &json!("eos")), "{whole}");
+    assert_eq!(ask("/v1/chat/completions/input_tokens", chat).await["input_tokens"], whole["tokens_evaluated"]);
     assert_eq!(children(&node).len(), 2, "{:?}", children(&node));
     let secret = children(&node).iter().any(|(_, line)| line.contains("api-key"));
     assert!(!secret, "no key in anybody's arguments");

@@ -16,9 +16,9 @@ pub enum GenerateError {
     },
     /// Caller: prompt (and asked-for answer) exceed the model's context.
     #[error(
-        // OpenAI's own words first: clients look for them before they shorten a conversation.
-        "this model's maximum context length is {context_tokens} tokens, and the prompt has {prompt_tokens}: \
-         shorten the prompt, or serve the model with a larger context"
+        // OpenAI's own words first, and llama-server's: clients look for them before they shorten a conversation.
+        "this model's maximum context length is {context_tokens} tokens, and the prompt has {prompt_tokens}, \
+         which exceeds the available context size: shorten the prompt, or serve the model with a larger context"
     )]
     ContextOverflow {
         /// Tokens of the prompt.

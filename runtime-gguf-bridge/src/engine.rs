@@ -13,9 +13,9 @@ use std::{
 use catalog::gguf::{self, Header};
 use engine::{
     Engine, EngineLoad, Generation, arrival,
-    draft::{Draft, Opening},
     house::{House, Place},
-    text::{TextModel, TextRequest},
+    text::TextModel,
+    times::Times,
 };
 use futures_util::future::BoxFuture;
 use mesh_proto::{GenerateError, GenerateRequest, ModelDescriptor, TokenId};
@@ -32,9 +32,9 @@ use crate::{
     chunk::Fragments,
     grammar::Schemas,
     plan::{self, Machine, Wishes},
-    run::Run,
+    run::{Client, Run},
     server::{self, BridgeError, CallError, Device, Server, ServerOptions},
-    vocabulary, wishes,
+    vocabulary,
 };
 
 /// Events that a client may leave unread before its stream waits. As the engine crate's.
@@ -107,7 +107,7 @@ impl Shared {
         self.house.publish_memory(self.kv_tokens.load(SeqCst).saturating_mul(self.kv_bytes_per_token), 0);
     }
 
-    async fn tokenize(&self, text: &str, specials: bool) -> Result<Vec<TokenId>, GenerateError> {
+    pub(crate) async fn tokenize(&self, text: &str, specials: bool) -> Result<Vec<TokenId>, GenerateError> {
         let engine = |error: CallError| GenerateError::Engine(format!("llama-server did not tokenise: {error}"));
         let _turn = self.tokenizing.acquire().await.map_err(|_| GenerateError::ShuttingDown)?;
         self.ready().await.map_err(|error| GenerateError::Engine(error.to_string()))?;
@@ -151,75 +151,16 @@ impl GgufEngine {
     }
 
     async fn accept(&self, request: GenerateRequest, place: Place) -> Result<Generation, GenerateError> {
-        let arrived = Instant::now();
-        arrival::check_resume(&request, self.descriptor.vocab_size)?;
-        let now = arrival::local_time(request.local_time_s)?;
-        wishes::check(&request)?;
-        let GenerateRequest {
-            id,
-            prompt,
-            mut sampling,
-            tool_choice,
-            parallel_tool_calls,
-            constraint,
-            logprobs,
-            max_tokens,
-            stop,
-            ignore_eos,
-            resume,
-            seed_drawn,
-            ..
-        } = request;
-        let shared = self.shared.clone();
-        let (vocab_size, ceiling_tokens) = (self.descriptor.vocab_size, self.descriptor.context_tokens);
-        let runtime = Handle::current();
-        let prepare = move || {
-            let encode = |text: &str, specials: bool| runtime.block_on(shared.tokenize(text, specials));
-            let asked = TextRequest {
-                prompt: &prompt,
-                tool_choice: &tool_choice,
-                parallel_tool_calls,
-                constraint: constraint.as_ref(),
-            };
-            let prepared = shared.text.prepare_with(asked, now, encode)?;
-            arrival::in_vocabulary("prompt", &prepared.tokens, vocab_size)?;
-            let grammar = prepared.grammar.as_ref().map(|grammar| runtime.block_on(shared.grammar(grammar)));
-            let grammar = grammar.transpose()?;
-            let answer = shared.text.answer(&prepared, &stop);
-            let opening = Opening {
-                prompt: prepared.tokens,
-                resume,
-                max_tokens,
-                ceiling_tokens,
-                ignore_eos,
-                spell: logprobs.map(|_| shared.text.clone()),
-                ..Opening::default()
-            };
-            Ok((Draft::open(opening, answer, &Default::default())?, grammar))
-        };
+        let times = Times::arrived();
+        let ModelDescriptor { vocab_size, context_tokens, .. } = self.descriptor;
+        let now = arrival::check(&request, vocab_size)?;
+        let id = request.id.clone();
+        let (shared, runtime) = (self.shared.clone(), Handle::current());
+        let prepare = move || shared.prepare(request, now, (vocab_size, context_tokens), &runtime);
         let prepared = spawn_blocking(prepare).await;
-        let (draft, grammar) =
-            prepared.map_err(|error| GenerateError::Engine(format!("the text pipeline failed: {error}")))??;
-        let exact = grammar.is_some() || (sampling.seed.is_some() && !seed_drawn && sampling.draws());
-        sampling.seed.get_or_insert_with(arrival::draw_seed);
+        let prepared = prepared.map_err(|error| GenerateError::Engine(format!("the text pipeline failed: {error}")));
         let (events, told) = mpsc::channel(EVENT_BUFFER);
-        let run = Run {
-            shared: self.shared.clone(),
-            id,
-            draft,
-            sampling,
-            ignore_eos,
-            logprobs,
-            grammar,
-            exact,
-            events,
-            place,
-            arrived,
-            cached: 0,
-            started: None,
-            first: None,
-            running: None,
-        };
+        let run = Run::new(self.shared.clone(), prepared??, Client { id, events, place, times });
         tokio::spawn(run.run());
         Ok(Generation::new(told, None))
     }
@@ -249,10 +190,7 @@ impl Engine for GgufEngine {
     }
 
     fn drain(&self) -> BoxFuture<'_, ()> {
-        let mut alive = self.shared.house.drain();
-        Box::pin(async move {
-            alive.wait_for(|alive| *alive == 0).await.ok();
-        })
+        Box::pin(self.shared.house.drain())
     }
 }
 

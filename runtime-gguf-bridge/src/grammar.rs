@@ -29,22 +29,22 @@ impl Schemas {
 }
 
 impl Shared {
-    /// A grammar as llama.cpp has it.
-    pub(crate) async fn grammar(&self, grammar: &Grammar) -> Result<String, GenerateError> {
+    /// A grammar as llama.cpp has it; `field` of the request it comes from.
+    pub(crate) async fn grammar(&self, grammar: &Grammar, field: &str) -> Result<String, GenerateError> {
         let unsayable = |error: gbnf::Unsayable| {
             let message = format!("{error}, and this model runs in llama-server: the MLX engine can");
-            GenerateError::invalid("response_format", message)
+            GenerateError::invalid(field, message)
         };
         let draft = gbnf::Draft::read(&grammar.0).map_err(unsayable)?;
         let mut schemas = Vec::new();
         for schema in draft.schemas() {
-            schemas.push(self.schema(schema).await?);
+            schemas.push(self.schema(schema, field).await?);
         }
         draft.finish(&schemas).map_err(unsayable)
     }
 
     /// A schema's grammar, from llama-server itself: it tells with an answer which grammar it kept to.
-    async fn schema(&self, schema: &serde_json::Value) -> Result<String, GenerateError> {
+    async fn schema(&self, schema: &serde_json::Value, field: &str) -> Result<String, GenerateError> {
         let text = schema.to_string();
         let known = self.schemas.known().get(&text).cloned();
         if let Some(known) = known {
@@ -53,13 +53,12 @@ impl Shared {
         self.ready().await.map_err(|error| GenerateError::Engine(error.to_string()))?;
         let body = json!({"prompt": [0], "n_predict": 0, "cache_prompt": false, "json_schema": schema});
         let answer = self.server.call("/completion", &body, SCHEMA).await.map_err(|error| match error {
-            CallError::Status { code: 400, message, .. } => GenerateError::invalid("response_format", message),
+            CallError::Status { code: 400, message, .. } => GenerateError::invalid(field, message),
             error => GenerateError::Engine(format!("llama-server did not read a schema: {error}")),
         })?;
         let grammar = answer["generation_settings"]["grammar"].as_str().filter(|grammar| !grammar.is_empty());
-        let grammar = grammar.ok_or_else(|| {
-            GenerateError::invalid("response_format", "this llama-server does not tell how it reads schemas")
-        })?;
+        let grammar = grammar
+            .ok_or_else(|| GenerateError::invalid(field, "this llama-server does not tell how it reads schemas"))?;
         let mut known = self.schemas.known();
         if known.len() >= MOST_SCHEMAS {
             known.clear();

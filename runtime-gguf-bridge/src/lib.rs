@@ -7,7 +7,7 @@
 //! - `server`: the child's life. A guard process stands between, so that the child ends whenever the node does.
 //! - `plan`: context, slots and layers on the GPU, from the GGUF header and the machine's memory.
 //! - `vocabulary`, `chunk`: from the header and the child's stream to tokens that the text pipeline reads.
-//! - `engine`, `run`: requests in, events out; a request whose child dies goes on in the next one.
+//! - `engine`, `prepare`, `run`: requests in, events out; a request whose child dies goes on in the next one.
 
 mod arguments;
 mod chunk;
@@ -15,6 +15,7 @@ mod engine;
 mod gbnf;
 mod grammar;
 mod plan;
+mod prepare;
 mod run;
 mod server;
 mod vocabulary;

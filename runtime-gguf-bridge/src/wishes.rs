@@ -1,27 +1,10 @@
-//! What a request asks of the sampling, as llama-server is told it, and what it cannot be told; must not know streams.
+//! What a request asks of the sampling, as llama-server is told it; must not know streams.
 
-use mesh_proto::{ChatPrompt, Dry, GenerateError, GenerateRequest, Prompt, Sampling};
+use mesh_proto::{Dry, Sampling};
 use serde_json::{Value as Json, json};
 
 /// llama-server's word for "as many as there are".
 const ALL: i64 = -1;
-
-/// Refuses by name what llama-server cannot do.
-///
-/// # Errors
-/// `Invalid`, naming the field.
-pub(crate) fn check(request: &GenerateRequest) -> Result<(), GenerateError> {
-    let cannot = |field: &str, what: &str| {
-        Err(GenerateError::invalid(field, format!("`{field}`: {what}, and this model runs in llama-server")))
-    };
-    if request.min_tokens > 0 {
-        return cannot("min_tokens", "llama-server knows no least length");
-    }
-    if let Prompt::Chat(ChatPrompt { reasoning_budget: Some(_), .. }) = &request.prompt {
-        return cannot("reasoning_budget", "it takes the MLX engine");
-    }
-    Ok(())
-}
 
 /// How tokens are chosen.
 pub(crate) fn sampling(sampling: &Sampling, body: &mut Json) {

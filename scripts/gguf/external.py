@@ -27,7 +27,7 @@ MODEL = os.environ["SERVER_TESTS_MODEL"]
 PORT = int(os.environ["PORT"])
 # Also without /v1 on a llama-server.
 ROUTES = ("/chat/completions", "/completions", "/embeddings", "/models", "/rerank", "/responses", "/messages",
-          "/messages/count_tokens")
+          "/messages/count_tokens", "/chat/completions/input_tokens")
 
 
 def record(**entry) -> None:

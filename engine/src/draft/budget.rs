@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use mesh_proto::{Channel, TokenId};
+use mesh_proto::{Channel, GenerateError, Prompt, TokenId};
 
-use crate::text::{Answer, Piece};
+use crate::text::{Answer, Piece, TextModel};
 
 /// Most reasoning, and how it is closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +13,22 @@ pub struct Budget {
     pub tokens: u32,
     /// What closes it, one token after the other.
     pub close: Arc<[TokenId]>,
+}
+
+impl Budget {
+    /// When and how this prompt's reasoning is cut short, if it is. `encode` makes tokens of what closes it.
+    ///
+    /// # Errors
+    /// `encode`'s own.
+    pub fn of(
+        prompt: &Prompt,
+        text: &TextModel,
+        encode: impl FnOnce(&str) -> Result<Vec<TokenId>, GenerateError>,
+    ) -> Result<Option<Self>, GenerateError> {
+        let Prompt::Chat(chat) = prompt else { return Ok(None) };
+        let (Some(tokens), Some(close)) = (chat.reasoning_budget, text.reasoning_close()) else { return Ok(None) };
+        Ok(Some(Self { tokens, close: encode(close)?.into() }))
+    }
 }
 
 /// A budget being kept. It follows from the tokens alone, so that an answer that goes on elsewhere is closed at the same

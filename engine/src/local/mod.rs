@@ -53,7 +53,6 @@ use std::{
     fmt, io,
     sync::{Arc, mpsc},
     thread::{self, JoinHandle},
-    time::Instant,
 };
 
 use futures_core::future::BoxFuture;
@@ -67,6 +66,7 @@ use crate::{
     local::{mailbox::Mailbox, outbox::Outbox, prepare::Model, request::Request},
     scheduler::SchedulerLimits,
     text::TextModel,
+    times::Times,
 };
 
 /// How much a local engine does at once.
@@ -186,17 +186,15 @@ impl LocalEngine {
     }
 
     async fn accept(&self, request: GenerateRequest, place: Place) -> Result<Generation, GenerateError> {
-        let arrived = Instant::now();
-        arrival::check_resume(&request, self.descriptor.vocab_size)?;
-        arrival::check_sampling(&request.sampling)?;
-        let now = arrival::local_time(request.local_time_s)?;
+        let times = Times::arrived();
+        let now = arrival::check(&request, self.descriptor.vocab_size)?;
         let id = request.id.clone();
         let model = self.model.clone();
         let prepared = tokio::task::spawn_blocking(move || model.prepare(request, now)).await;
         let prepared = prepared.map_err(|error| GenerateError::Engine(format!("the text pipeline failed: {error}")));
         let (draft, choice) = prepared??;
         let (outbox, events) = Outbox::new(self.event_buffer, place);
-        let mut request = Request::new(id, draft, choice, outbox, arrived);
+        let mut request = Request::new(id, draft, choice, outbox, times);
         if request.is_told() {
             return Ok(Generation::new(events, None));
         }
@@ -225,11 +223,7 @@ impl Engine for LocalEngine {
     }
 
     fn drain(&self) -> BoxFuture<'_, ()> {
-        let mut alive = self.mailbox.house.drain();
-        Box::pin(async move {
-            // The other end lives as long as `self`.
-            alive.wait_for(|alive| *alive == 0).await.ok();
-        })
+        Box::pin(self.mailbox.house.drain())
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use jiff::civil::DateTime;
-use mesh_proto::{Constraint, GenerateError, GenerateRequest, Prompt, TokenId};
+use mesh_proto::{GenerateError, GenerateRequest, TokenId};
 
 use crate::{
     arrival,
@@ -29,19 +29,16 @@ impl Model {
     /// Renders, tokenises and compiles; milliseconds to a second: not for an async thread. `now` is what templates tell.
     pub(super) fn prepare(&self, request: GenerateRequest, now: DateTime) -> Result<(Draft, Choice), GenerateError> {
         let prepared = self.text.prepare(TextRequest::from(&request), now)?;
-        if prepared.tokens.is_empty() {
-            return Err(GenerateError::invalid("prompt", "there is nothing to continue: the prompt has no tokens"));
-        }
         arrival::in_vocabulary("prompt", &prepared.tokens, self.vocab_size)?;
         let answer = self.text.answer(&prepared, &request.stop);
         let guide = match &prepared.grammar {
             Some(grammar) => {
-                let wrong = |error| GenerateError::invalid(field_of_grammar(&request), error);
+                let wrong = |error| GenerateError::invalid(arrival::field_of_grammar(&request), error);
                 Some(self.grammars.guide(grammar).map_err(wrong)?)
             }
             None => None,
         };
-        let budget = self.budget(&request.prompt)?;
+        let budget = Budget::of(&request.prompt, &self.text, |close| self.text.encode(close, false))?;
         let GenerateRequest { mut sampling, max_tokens, ignore_eos, resume, logprobs, min_tokens, .. } = request;
         let opening = Opening {
             prompt: prepared.tokens,
@@ -58,14 +55,6 @@ impl Model {
         let dry = sampling.dry.clone().map(|dry| Repetition::new(dry, self.text.clone()));
         let steer = Steer { guide, dry, min_tokens, eos: self.eos.clone() };
         Ok((draft, Choice { sampling, logprobs, steer }))
-    }
-
-    /// When and how this prompt's reasoning is cut short, if it is.
-    fn budget(&self, prompt: &Prompt) -> Result<Option<Budget>, GenerateError> {
-        let Prompt::Chat(chat) = prompt else { return Ok(None) };
-        let (Some(tokens), Some(close)) = (chat.reasoning_budget, self.text.reasoning_close()) else { return Ok(None) };
-        let close = self.text.encode(close, false)?.into();
-        Ok(Some(Budget { tokens, close }))
     }
 }
 
@@ -91,15 +80,4 @@ fn follow(mut guide: Guide, draft: &mut Draft) -> Result<Guide, GenerateError> {
         }
     }
     Ok(guide)
-}
-
-/// Which of the request's fields its grammar comes from.
-fn field_of_grammar(request: &GenerateRequest) -> &'static str {
-    match &request.constraint {
-        Some(Constraint::JsonObject) => "response_format",
-        Some(Constraint::JsonSchema(_)) => "response_format.json_schema.schema",
-        Some(Constraint::Regex(_)) => "regex",
-        Some(Constraint::Lark(_)) => "lark",
-        None => "tools",
-    }
 }

@@ -1,9 +1,6 @@
 //! One request on the worker's thread: tokens in, events out, usage counted; must not know scheduler or decoder.
 
-use std::{
-    collections::BTreeSet,
-    time::{Duration, Instant},
-};
+use std::collections::BTreeSet;
 
 use mesh_proto::{Event, FinishReason, GenerateError, RequestId, Sampling, TokenId};
 
@@ -14,6 +11,7 @@ use crate::{
         outbox::{Delivery, Outbox},
         steer::Steer,
     },
+    times::Times,
 };
 
 /// How a request's tokens are chosen, and what is told of them.
@@ -42,16 +40,13 @@ pub(super) struct Request {
     events: Vec<Event>,
     /// Prompt tokens that were not computed again, once it was opened.
     cached: Option<u32>,
-    arrived: Instant,
-    started: Option<Instant>,
-    first: Option<Instant>,
-    first_told: bool,
+    pub(super) times: Times,
 }
 
 impl Request {
-    /// Accepts a request: says `Started`, and the end too if there is nothing to compute. `arrived`: when it came,
+    /// Accepts a request: says `Started`, and the end too if there is nothing to compute. `times`: of when it came,
     /// before it was tokenised.
-    pub(super) fn new(id: RequestId, draft: Draft, choice: Choice, outbox: Outbox, arrived: Instant) -> Self {
+    pub(super) fn new(id: RequestId, draft: Draft, choice: Choice, outbox: Outbox, times: Times) -> Self {
         let prompt_tokens = draft.prompt_tokens();
         let mut request = Self {
             id,
@@ -64,10 +59,7 @@ impl Request {
             computed: 0,
             events: Vec::new(),
             cached: None,
-            arrived,
-            started: None,
-            first: None,
-            first_told: false,
+            times,
         };
         request.outbox.push(Event::Started { prompt_tokens });
         match request.draft.take_end() {
@@ -107,7 +99,7 @@ impl Request {
         self.opened_with = self.draft.len();
         self.computed = cached;
         self.cached.get_or_insert(cached.min(self.draft.prompt_tokens()));
-        self.started.get_or_insert_with(Instant::now);
+        self.times.start();
     }
 
     /// Its sequence is closed, and there will be another.
@@ -132,7 +124,6 @@ impl Request {
     /// # Errors
     /// Its grammar cannot be followed any further.
     pub(super) fn take(&mut self, sampled: Sampled, eos: &BTreeSet<TokenId>) -> Result<bool, GenerateError> {
-        self.first.get_or_insert_with(Instant::now);
         let mut end = self.draft.take(sampled.token, sampled.odds, eos, &mut self.events);
         self.say();
         // An answer that is complete just where it would be cut is complete.
@@ -173,33 +164,7 @@ impl Request {
         self.log("cancelled");
     }
 
-    /// How long its first token took, said once.
-    pub(super) fn first_after(&mut self) -> Option<Duration> {
-        let told = self.first_told;
-        self.first_told = self.first.is_some();
-        self.first.filter(|_| !told).map(|first| first.duration_since(self.arrived))
-    }
-
-    /// How long it was computed; `None` if it never was.
-    pub(super) fn ran_for(&self) -> Option<Duration> {
-        self.started.map(|started| started.elapsed())
-    }
-
     fn log(&self, end: &str) {
-        let usage = self.draft.usage(self.cached.unwrap_or(0));
-        let here = usage.completion_tokens.saturating_sub(self.draft.resumed());
-        let rate = self.first.map(|first| first.elapsed().as_secs_f64()).filter(|seconds| *seconds > 0.0);
-        tracing::info!(
-            request = %self.id,
-            end,
-            prompt_tokens = usage.prompt_tokens,
-            cached_tokens = usage.cached_tokens,
-            completion_tokens = usage.completion_tokens,
-            resumed_tokens = self.draft.resumed(),
-            queued_ms = self.started.map(|started| started.duration_since(self.arrived).as_millis() as u64),
-            first_token_ms = self.first.map(|first| first.duration_since(self.arrived).as_millis() as u64),
-            tokens_per_s = rate.map(|seconds| f64::from(here.saturating_sub(1)) / seconds),
-            "a generation ended"
-        );
+        self.times.log(&self.id, &self.draft, self.cached.unwrap_or(0), end);
     }
 }

@@ -215,11 +215,10 @@ impl<D: Decoder> Worker<D> {
                 for token in sampled {
                     let seq = token.seq;
                     let Some(request) = self.live.get_mut(&seq) else { continue };
-                    let ended = request.take(token, &self.eos);
-                    if let Some(after) = request.first_after() {
+                    if let Some(after) = request.times.token() {
                         self.mailbox.house.first_token(after);
                     }
-                    match ended {
+                    match request.take(token, &self.eos) {
                         Ok(true) => self.end(seq, true),
                         Ok(false) => {}
                         Err(error) => self.end_failed(seq, error),
@@ -266,7 +265,7 @@ impl<D: Decoder> Worker<D> {
     /// Takes a request off its sequence; its events still go out.
     fn leave(&mut self, seq: SeqId, error: Option<GenerateError>) {
         let Some(mut request) = self.live.remove(&seq) else { return };
-        if let Some(time) = request.ran_for() {
+        if let Some(time) = request.times.ran_for() {
             self.mailbox.house.took(time);
         }
         if let Some(error) = error {

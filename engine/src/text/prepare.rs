@@ -126,6 +126,18 @@ impl TextModel {
         Ok(Prepared { tokens, grammar: form.map(Grammar), markup, fresh })
     }
 
+    /// A conversation as the model's template writes it, tools and all: what [`TextModel::prepare`] tokenises.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn rendered(&self, request: TextRequest<'_>, now: DateTime) -> Result<String, GenerateError> {
+        let Prompt::Chat(chat) = request.prompt else {
+            return Err(GenerateError::invalid("messages", "only a conversation is rendered"));
+        };
+        let offer = self.offer(chat, request.tool_choice)?;
+        self.render(chat, offer.is_some(), now)
+    }
+
     /// Reasoning before a form, where the model may begin it: with the tag's own token, if it has one. Spelled out, the tag
     /// begins like any text, and a model that would rather write something else altogether takes that way and never ends.
     fn opened_by_token(&self, tags: ThinkTags) -> (Reasoning, Vec<(u32, String)>) {

@@ -7,6 +7,7 @@ mod body;
 mod door;
 mod error;
 mod fields;
+mod llama;
 mod named;
 mod observe;
 pub mod openai;
@@ -31,7 +32,7 @@ use axum::{
 use serde_json::json;
 use tower_http::{
     catch_panic::CatchPanicLayer,
-    cors::{AllowHeaders, Any as AnyOrigin, CorsLayer},
+    cors::{AllowHeaders, AllowOrigin, CorsLayer},
 };
 
 pub use auth::Keys;
@@ -58,7 +59,7 @@ fn table() -> Vec<Route> {
         ("/tokenize", &["POST"], post(tokens::tokenize)),
         ("/detokenize", &["POST"], post(tokens::detokenize)),
     ];
-    own.into_iter().chain(anthropic::table()).chain(responses::table()).collect()
+    own.into_iter().chain(anthropic::table()).chain(responses::table()).chain(llama::table()).collect()
 }
 
 /// The routes of this node, behind their door.
@@ -80,10 +81,10 @@ pub fn routes(router: Router, door: impl Into<Door>) -> axum::Router {
         .layer(middleware::from_fn_with_state(router, observe::observe))
 }
 
-/// Pages of any origin may use this node, as far as its [`Door`] lets them in.
+/// Pages of any origin may use this node, as far as its [`Door`] lets them in. Each is told so by its name, as llama-server does.
 fn cors() -> CorsLayer {
     CorsLayer::new()
-        .allow_origin(AnyOrigin)
+        .allow_origin(AllowOrigin::mirror_request())
         .allow_methods([Method::GET, Method::POST, Method::DELETE, Method::HEAD, Method::OPTIONS])
         // Mirrored, not `*`: a star does not cover `authorization`.
         .allow_headers(AllowHeaders::mirror_request())

@@ -25,7 +25,7 @@ mod tests {
     use serde::de::DeserializeOwned;
 
     use super::*;
-    use crate::api::{anthropic, openai, responses, table};
+    use crate::api::{anthropic, llama, openai, responses, table};
 
     /// Of each path, its methods in capitals.
     type Paths = BTreeMap<String, BTreeSet<String>>;
@@ -58,6 +58,7 @@ mod tests {
             ("CompletionRequest", fields::<openai::completions::CompletionRequest>()),
             ("MessagesRequest", fields::<anthropic::messages::MessagesRequest>()),
             ("ResponsesRequest", fields::<responses::create::CreateRequest>()),
+            ("LlamaCompletionRequest", fields::<llama::completion::LlamaRequest>()),
             ("TokenizeRequest", fields::<crate::api::tokens::TokenizeRequest>()),
             ("DetokenizeRequest", fields::<crate::api::tokens::DetokenizeRequest>()),
         ] {

@@ -98,20 +98,23 @@ pub(super) async fn detokenize(State(router): State<Router>, request: Request) -
 async fn engine(router: &Router, model: Option<String>) -> Result<Arc<dyn Engine>, ApiError> {
     let id = match model {
         Some(model) => ModelId::new(model),
-        None => {
-            let mut listed = router.list().into_iter().map(|model| model.id);
-            match (listed.next(), listed.next()) {
-                (Some(only), None) => ModelId::new(only),
-                _ => {
-                    let message = "`model` is missing, and this node does not answer for just one";
-                    return Err(GenerateError::invalid("model", message).into());
-                }
-            }
-        }
+        None => only_model(router)?,
     };
     router.find(&id).await?;
     let served = router.locals().find(&id).ok_or_else(|| ApiError::elsewhere(id.as_str()))?;
     Ok(served.engine)
+}
+
+/// The model of a node that answers for just one.
+pub(super) fn only_model(router: &Router) -> Result<ModelId, ApiError> {
+    let mut listed = router.list().into_iter().map(|model| model.id);
+    match (listed.next(), listed.next()) {
+        (Some(only), None) => Ok(ModelId::new(only)),
+        _ => {
+            let message = "`model` is missing, and this node does not answer for just one";
+            Err(GenerateError::invalid("model", message).into())
+        }
+    }
 }
 
 async fn piece(engine: &Arc<dyn Engine>, token: TokenId) -> Result<Piece, ApiError> {

@@ -30,7 +30,7 @@ use crate::{
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::api) struct ChatRequest {
-    pub(super) model: String,
+    pub(in crate::api) model: String,
     pub(super) messages: Vec<Object<MessageDto>>,
     pub(super) stream: Option<bool>,
     pub(super) stream_options: Option<Object<StreamOptions>>,
@@ -69,6 +69,8 @@ pub(in crate::api) struct ChatRequest {
     /// vLLM's name of the same.
     pub(super) guided_regex: Option<String>,
     pub(super) lark: Option<String>,
+    /// llama-server's, beside `response_format`.
+    pub(super) json_schema: Option<Box<RawValue>>,
     /// Names the conversation: its requests go where its KV is.
     pub(super) prompt_cache_key: Option<String>,
 
@@ -106,6 +108,8 @@ pub(in crate::api) struct ChatRequest {
     _prompt_cache_options: Option<IgnoredAny>,
     #[serde(rename = "cache_prompt")]
     _cache_prompt: Option<IgnoredAny>,
+    #[serde(rename = "id_slot")]
+    _id_slot: Option<IgnoredAny>,
     #[serde(rename = "safety_identifier")]
     _safety_identifier: Option<IgnoredAny>,
     #[serde(rename = "verbosity")]

@@ -10,6 +10,7 @@ use axum::{
 use futures_util::future::try_join_all;
 use mesh_proto::{GenerateError, GenerateRequest, ModelId, Prompt, RequestId};
 use serde::{Deserialize, de::IgnoredAny};
+use serde_json::value::RawValue;
 
 use super::{
     Head,
@@ -38,6 +39,8 @@ pub(in crate::api) struct CompletionRequest {
     pub(super) logprobs: Option<Whole>,
     pub(super) echo: Option<bool>,
     pub(super) max_tokens: Option<Whole>,
+    /// llama-server's name of the same.
+    pub(super) n_predict: Option<Whole>,
 
     pub(super) temperature: Option<Number>,
     pub(super) top_p: Option<Number>,
@@ -68,6 +71,8 @@ pub(in crate::api) struct CompletionRequest {
     /// vLLM's name of the same.
     pub(super) guided_regex: Option<String>,
     pub(super) lark: Option<String>,
+    /// llama-server's, beside `response_format`.
+    pub(super) json_schema: Option<Box<RawValue>>,
     /// Names the conversation: its requests go where its KV is.
     pub(super) prompt_cache_key: Option<String>,
 
@@ -90,6 +95,8 @@ pub(in crate::api) struct CompletionRequest {
     _prompt_cache_retention: Option<IgnoredAny>,
     #[serde(rename = "cache_prompt")]
     _cache_prompt: Option<IgnoredAny>,
+    #[serde(rename = "id_slot")]
+    _id_slot: Option<IgnoredAny>,
     #[serde(rename = "safety_identifier")]
     _safety_identifier: Option<IgnoredAny>,
 }

@@ -11,13 +11,13 @@ use crate::{
 };
 
 /// Gathers one answer's events.
-pub(super) trait Fold: Default + Send {
+pub(in crate::api) trait Fold: Default + Send {
     /// Takes the next event; the error of `Failed` is handed back.
     fn add(&mut self, event: Event) -> Result<(), GenerateError>;
 }
 
 /// Begins them all at the same time. One refusal refuses all; the others are dropped, and so cancelled.
-pub(super) async fn begin(
+pub(in crate::api) async fn begin(
     router: &Router,
     target: &Target,
     requests: Vec<GenerateRequest>,
@@ -33,12 +33,12 @@ pub(super) fn tally(answers: &[Answer], choices: u32) -> Tally {
 }
 
 /// Who works on the first of them.
-pub(super) fn origin(answers: &[Answer]) -> HeaderMap {
+pub(in crate::api) fn origin(answers: &[Answer]) -> HeaderMap {
     answers.first().map(Answer::origin).unwrap_or_default()
 }
 
 /// Reads them all to their ends.
-pub(super) async fn fold<F: Fold>(answers: Vec<Answer>) -> Result<(Vec<F>, HeaderMap), GenerateError> {
+pub(in crate::api) async fn fold<F: Fold>(answers: Vec<Answer>) -> Result<(Vec<F>, HeaderMap), GenerateError> {
     let read = |mut answer: Answer| async move {
         let mut fold = F::default();
         while let Some(event) = answer.next().await {

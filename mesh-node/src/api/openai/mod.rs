@@ -2,13 +2,13 @@
 
 pub mod chat;
 pub mod completions;
-mod gather;
+pub(in crate::api) mod gather;
 pub(in crate::api) mod lower;
 pub(in crate::api) mod message;
 pub mod models;
 pub(in crate::api) mod parse;
 mod raise;
-mod stream;
+pub(in crate::api) mod stream;
 pub(in crate::api) mod wire;
 
 use std::time::{SystemTime, UNIX_EPOCH};

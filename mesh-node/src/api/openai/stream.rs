@@ -17,9 +17,11 @@ use crate::api::{
 };
 
 /// Events to chunks. Pure: the same events give the same chunks.
-pub(super) trait Raise: Send + 'static {
+pub(in crate::api) trait Raise: Send + 'static {
     /// What one `data:` line says.
     type Chunk: Serialize;
+    /// Whether `[DONE]` is said behind the last chunk.
+    const SAYS_DONE: bool = true;
 
     /// What comes before the first event.
     fn opening(&mut self) -> Vec<Self::Chunk>;
@@ -32,7 +34,7 @@ pub(super) trait Raise: Send + 'static {
 }
 
 /// Streams one or several answers. Dropping the response drops, and so cancels, all of them.
-pub(super) fn respond(answers: Vec<Answer>, raise: impl Raise) -> Response {
+pub(in crate::api) fn respond(answers: Vec<Answer>, raise: impl Raise) -> Response {
     let mut events = SelectAll::new();
     for (choice, answer) in (0u32..).zip(answers) {
         events.push(Box::pin(stream::unfold(answer, move |mut answer| async move {
@@ -77,7 +79,9 @@ impl<R: Raise> Live<R> {
         let closing = self.raise.closing();
         self.push(closing);
         if !self.ended {
-            self.frames.push_back(Frame::Done);
+            if R::SAYS_DONE {
+                self.frames.push_back(Frame::Done);
+            }
             self.ended = true;
         }
     }

@@ -9,7 +9,7 @@ use super::{
     super::{chat::ChatRequest, wire::Whole},
     AskedChat, Facts, Told,
     check::{Checked, absent, either, limit, only, or_all, whole},
-    form::Form,
+    form::form,
     knobs::{choices, knobs, min_tokens, several, stops},
     message::message,
     tools::{Tools, tool_choice, tools},
@@ -19,7 +19,7 @@ use crate::api::ApiError;
 /// What a template knows already, or what decides how its answer is read.
 const RESERVED: [&str; 4] = ["messages", "tools", "add_generation_prompt", "continue_final_message"];
 
-pub(in super::super) fn chat(mut dto: ChatRequest, id: RequestId, facts: &Facts) -> Result<AskedChat, ApiError> {
+pub(in crate::api) fn chat(mut dto: ChatRequest, id: RequestId, facts: &Facts) -> Result<AskedChat, ApiError> {
     refuse_what_does_not_work(&dto)?;
     let Tools { mut offered, left_out } = tools(dto.tools.take().unwrap_or_default())?;
     let tool_choice = tool_choice(dto.tool_choice.as_ref(), &mut offered)?;
@@ -37,8 +37,7 @@ pub(in super::super) fn chat(mut dto: ChatRequest, id: RequestId, facts: &Facts)
         ("max_tokens", limit("max_tokens", dto.max_tokens)?),
         ("max_completion_tokens", limit("max_completion_tokens", dto.max_completion_tokens)?),
     )?;
-    let form =
-        Form { response_format: dto.response_format, regex: dto.regex, guided_regex: dto.guided_regex, lark: dto.lark };
+    let form = form!(dto);
     let constraint = form.constraint()?;
     if let Some((field, _)) = &constraint
         && matches!(tool_choice, ToolChoice::Required | ToolChoice::Named(_))

@@ -8,8 +8,8 @@ use super::{
         wire::{Prompts, Whole},
     },
     AskedCompletions, Facts, Told,
-    check::{Checked, limit, only, token, whole},
-    form::Form,
+    check::{Checked, either, limit, only, token, whole},
+    form::form,
     knobs::{choices, knobs, min_tokens, several, stops},
 };
 
@@ -31,9 +31,12 @@ pub(in super::super) fn completions(dto: CompletionRequest, id: RequestId, facts
         let message = "`logprobs` are told of the answer alone, and `echo` asks for the prompt's too; send one of them";
         return Err(GenerateError::invalid("logprobs", message));
     }
-    let max_tokens = Some(limit("max_tokens", dto.max_tokens)?.unwrap_or(DEFAULT_MAX_TOKENS));
-    let form =
-        Form { response_format: dto.response_format, regex: dto.regex, guided_regex: dto.guided_regex, lark: dto.lark };
+    let max_tokens = either(
+        ("max_tokens", limit("max_tokens", dto.max_tokens)?),
+        ("n_predict", limit("n_predict", dto.n_predict)?),
+    )?;
+    let max_tokens = Some(max_tokens.unwrap_or(DEFAULT_MAX_TOKENS));
+    let form = form!(dto);
     let request = GenerateRequest {
         id,
         sampling: knobs!(dto).sampling(facts)?,

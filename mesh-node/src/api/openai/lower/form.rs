@@ -39,17 +39,35 @@ pub(in crate::api) struct Form {
     pub(in crate::api) regex: Option<String>,
     pub(in crate::api) guided_regex: Option<String>,
     pub(in crate::api) lark: Option<String>,
+    /// llama-server's, beside `response_format`.
+    pub(in crate::api) json_schema: Option<Box<RawValue>>,
 }
+
+/// [`Form`] out of a DTO that has fields of the same names.
+macro_rules! form {
+    ($dto:ident) => {
+        $crate::api::openai::lower::form::Form {
+            response_format: $dto.response_format,
+            regex: $dto.regex,
+            guided_regex: $dto.guided_regex,
+            lark: $dto.lark,
+            json_schema: $dto.json_schema,
+        }
+    };
+}
+pub(in crate::api) use form;
 
 impl Form {
     /// The constraint, and the field that asks for it.
     pub(in crate::api) fn constraint(self) -> Checked<Option<(&'static str, Constraint)>> {
         let format = self.response_format.map(|Object(format)| format.constraint()).transpose()?.flatten();
+        let schema = self.json_schema.map(|schema| schema_text("json_schema", &schema)).transpose()?;
         let regex = either(("regex", self.regex), ("guided_regex", self.guided_regex))?;
         let asked = [
             ("response_format", format),
             ("regex", regex.map(Constraint::Regex)),
             ("lark", self.lark.map(Constraint::Lark)),
+            ("json_schema", schema),
         ];
         let mut asked = asked.into_iter().filter_map(|(field, constraint)| Some((field, constraint?)));
         let Some((field, constraint)) = asked.next() else { return Ok(None) };

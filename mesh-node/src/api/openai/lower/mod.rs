@@ -10,7 +10,7 @@ pub(in crate::api) mod tools;
 
 use mesh_proto::{GenerateRequest, Sampling};
 
-pub(super) use chat::chat;
+pub(in crate::api) use chat::chat;
 pub(super) use completions::completions;
 
 use super::{chat::StreamOptions, raise::UsageTold, wire::Object};
@@ -46,8 +46,8 @@ pub(super) struct Told {
 
 /// A chat, lowered: one request for each answer.
 #[derive(Debug)]
-pub(super) struct AskedChat {
-    pub(super) requests: Vec<GenerateRequest>,
+pub(in crate::api) struct AskedChat {
+    pub(in crate::api) requests: Vec<GenerateRequest>,
     pub(super) told: Told,
     /// Types of tools that the model is not offered, though the client did.
     pub(super) left_out: Vec<String>,
