@@ -1,6 +1,6 @@
 //! What crosses a process border in mesh-llm, as plain data; it must not know sockets, clocks or threads.
 //!
-//! One generation is [`GenerateRequest`] in, [`Event`]s out, [`GenerateError`] when it cannot be. Around it stand
+//! One generation is [`GenerateRequest`] in, [`Event`]s out, [`GenerateError`] when it cannot be; texts become vectors and scores by [`PoolTask`]. Around it stand
 //! the mesh's machines: [`identity`], [`directory`], [`suspicion`], [`demand`], [`placement`], [`routing`].
 //!
 //! ```
@@ -23,6 +23,7 @@ pub mod identity;
 pub mod infer;
 mod model;
 pub mod placement;
+mod pool;
 pub mod record;
 mod request;
 pub mod routing;
@@ -36,5 +37,6 @@ pub use error::GenerateError;
 pub use event::{Channel, Event, FinishReason, Likelihood, TokenLogprob, ToolCallDelta, Usage};
 pub use id::{ModelId, RequestId, TokenId};
 pub use model::ModelDescriptor;
+pub use pool::{PoolInputs, PoolRequest, PoolTask, Pooled};
 pub use request::{Constraint, GenerateRequest, Prompt, ToolChoice};
 pub use sampling::{Dry, LogitBias, Sampling};

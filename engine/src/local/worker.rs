@@ -210,12 +210,16 @@ impl<D: Decoder> Worker<D> {
         match self.decoder.collect() {
             Ok(sampled) => {
                 self.strikes = 0;
-                self.mailbox.house.stepped(sampled.len());
+                let pools = |seq: &SeqId| self.live.get(seq).is_some_and(Request::pools);
+                self.mailbox.house.stepped(sampled.iter().filter(|token| !pools(&token.seq)).count());
                 let missing = self.scheduler.collected(&sampled);
                 for token in sampled {
                     let seq = token.seq;
                     let Some(request) = self.live.get_mut(&seq) else { continue };
-                    let ended = request.take(token, &self.eos);
+                    let ended = match request.pools() {
+                        true => request.pooled(self.decoder.pooled(seq)),
+                        false => request.take(token, &self.eos),
+                    };
                     if let Some(after) = request.first_after() {
                         self.mailbox.house.first_token(after);
                     }

@@ -11,6 +11,8 @@ mod named;
 mod observe;
 pub mod openai;
 mod openapi;
+mod pooled;
+mod rerank;
 mod responses;
 mod sse;
 mod thought;
@@ -55,10 +57,11 @@ fn table() -> Vec<Route> {
         ("/v1/models/{*id}", &["GET"], get(openai::models::show)),
         ("/v1/chat/completions", &["POST"], post(openai::chat::serve)),
         ("/v1/completions", &["POST"], post(openai::completions::serve)),
+        ("/v1/embeddings", &["POST"], post(openai::embeddings::serve)),
         ("/tokenize", &["POST"], post(tokens::tokenize)),
         ("/detokenize", &["POST"], post(tokens::detokenize)),
     ];
-    own.into_iter().chain(anthropic::table()).chain(responses::table()).collect()
+    own.into_iter().chain(rerank::table()).chain(anthropic::table()).chain(responses::table()).collect()
 }
 
 /// The routes of this node, behind their door.

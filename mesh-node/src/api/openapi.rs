@@ -58,6 +58,8 @@ mod tests {
             ("CompletionRequest", fields::<openai::completions::CompletionRequest>()),
             ("MessagesRequest", fields::<anthropic::messages::MessagesRequest>()),
             ("ResponsesRequest", fields::<responses::create::CreateRequest>()),
+            ("EmbeddingsRequest", fields::<openai::embeddings::EmbeddingsRequest>()),
+            ("RerankRequest", fields::<crate::api::rerank::RerankRequest>()),
             ("TokenizeRequest", fields::<crate::api::tokens::TokenizeRequest>()),
             ("DetokenizeRequest", fields::<crate::api::tokens::DetokenizeRequest>()),
         ] {

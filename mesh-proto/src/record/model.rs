@@ -56,6 +56,8 @@ impl Capabilities {
     pub const VISION: Self = Self(1 << 5);
     /// A generation can be taken over from its tokens.
     pub const RESUME: Self = Self(1 << 6);
+    /// Documents are held against a query.
+    pub const RERANK: Self = Self(1 << 7);
 
     /// Whether all of `other` is there.
     pub fn has(self, other: Self) -> bool {

@@ -8,7 +8,7 @@ mod qwen3;
 
 use mlx_rs::Array;
 
-use crate::{config::Config, error::MlxError, loader::Loader, step::Step, sys::Result};
+use crate::{config::Config, error::MlxError, layers::RmsNorm, loader::Loader, step::Step, sys::Result};
 
 /// A model's sizes, as the cache needs them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +31,11 @@ pub(crate) trait Model {
 
     /// `[rows, hidden]` → `[rows, vocabulary]`: last norm and head, for the rows that choose a token.
     fn logits(&self, hidden: &Array) -> Result<Array>;
+
+    /// The last norm, for who makes vectors of hidden states; `None`: this family has none that is meant for that.
+    fn last_norm(&self) -> Option<&RmsNorm> {
+        None
+    }
 }
 
 /// Reads a family's checkpoint.

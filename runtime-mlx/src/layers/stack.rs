@@ -155,6 +155,10 @@ impl<A: Attention> Model for Stack<A> {
         Ok(x)
     }
 
+    fn last_norm(&self) -> Option<&RmsNorm> {
+        Some(&self.norm)
+    }
+
     fn logits(&self, hidden: &Array) -> Result<Array> {
         let x = self.norm.forward(hidden)?;
         match &self.head {

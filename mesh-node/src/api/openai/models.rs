@@ -4,6 +4,7 @@ use axum::{
     Json,
     extract::{Path, State},
 };
+use mesh_proto::record::Capabilities;
 use serde::Serialize;
 
 use crate::{
@@ -24,6 +25,8 @@ pub struct ModelDto {
     quantization: String,
     /// Nodes of the mesh that answer for it.
     owners: usize,
+    /// What can be asked of it, in words.
+    capabilities: Vec<&'static str>,
 }
 
 /// All of them.
@@ -45,8 +48,21 @@ impl From<Listed> for ModelDto {
             family: model.family,
             quantization: model.quantization,
             owners: model.owners,
+            capabilities: words(model.capabilities),
         }
     }
+}
+
+/// What can be asked, as clients are told.
+fn words(can: Capabilities) -> Vec<&'static str> {
+    let all = [
+        (Capabilities::CHAT, "chat"),
+        (Capabilities::TOOLS, "tools"),
+        (Capabilities::REASONING, "reasoning"),
+        (Capabilities::EMBEDDINGS, "embeddings"),
+        (Capabilities::RERANK, "rerank"),
+    ];
+    all.into_iter().filter(|(one, _)| can.has(*one)).map(|(_, word)| word).collect()
 }
 
 /// Lists the models.
