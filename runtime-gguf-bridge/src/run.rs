@@ -23,7 +23,7 @@ use crate::{
 
 /// How often one request is begun again because its child died. Unit: times; default 2, a guess: the request itself may
 /// be what kills it. More of it: one bad request restarts the child more often, for everybody.
-const MOST_RETRIES: u32 = 2;
+pub(crate) const MOST_RETRIES: u32 = 2;
 
 /// A request that was accepted.
 pub(crate) struct Run {

@@ -15,7 +15,7 @@ use iroh::{
 };
 use mesh_proto::{
     GenerateError, PoolRequest, PoolTask,
-    codec::Wire,
+    codec::{CodecError, Wire},
     identity::{MeshId, NodeId},
     infer::{Ask, Reply},
     placement::ModelKey,
@@ -118,6 +118,10 @@ impl Serve {
             true => match timeout(READ, read(&mut recv, &quota)).await {
                 Ok(Ok(Some((task, memory)))) => (Some(task), Some(memory)),
                 Ok(Ok(None)) => return self.too_much(send, recv).await,
+                Ok(Err(io::FrameError::Codec(CodecError::UnknownVariant { found, .. }))) => {
+                    let message = format!("this node's release does not know task {found} of a newer one");
+                    return end(send, Reply::Failed(GenerateError::invalid("task", message))).await;
+                }
                 Ok(Err(error)) => return self.malformed(send, recv, &error.to_string()),
                 Err(_) => return self.malformed(send, recv, "it did not come in time"),
             },

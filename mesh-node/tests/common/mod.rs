@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 mod script;
+mod script_pool;
 
 use std::sync::Arc;
 
@@ -16,10 +17,12 @@ use mesh_proto::{Sampling, record::Capabilities, routing::AttemptConfig};
 use serde_json::{Value, json};
 
 pub use script::ScriptEngine;
+pub use script_pool::{WIDTH, score, vector};
 
 /// An engine as a node holds it.
 pub fn served(engine: Arc<dyn Engine>) -> Served {
-    let capabilities = Capabilities::CHAT.and(Capabilities::RESUME);
+    let can = [Capabilities::CHAT, Capabilities::RESUME, Capabilities::EMBEDDINGS, Capabilities::RERANK];
+    let capabilities = can.into_iter().fold(Capabilities::default(), Capabilities::and);
     Served { engine, defaults: Sampling::default(), max_concurrency: 64, capabilities }
 }
 

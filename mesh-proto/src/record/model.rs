@@ -64,6 +64,18 @@ impl Capabilities {
         self.0 & other.0 == other.0
     }
 
+    /// Those that a person or a program is told of, in words.
+    pub fn words(self) -> Vec<&'static str> {
+        let told = [
+            (Self::CHAT, "chat"),
+            (Self::TOOLS, "tools"),
+            (Self::REASONING, "reasoning"),
+            (Self::EMBEDDINGS, "embeddings"),
+            (Self::RERANK, "rerank"),
+        ];
+        told.into_iter().filter(|(one, _)| self.has(*one)).map(|(_, word)| word).collect()
+    }
+
     /// Both.
     #[must_use]
     pub fn and(self, other: Self) -> Self {

@@ -314,6 +314,8 @@ fn eight_billion() -> Shape {
         copied: 0,
         compute: 300 * MIB,
         vocabulary: 128_256,
+        token: 400 << 10,
+        whole: false,
     }
 }
 
@@ -445,7 +447,7 @@ prop_compose! {
         };
         let copied = if tied { rest } else { 0 };
         let weights = layer * count as u64 + rest;
-        Shape { trained, layers: (0..count).map(of).collect(), weights, output: rest, copied, compute, vocabulary }
+        Shape { trained, layers: (0..count).map(of).collect(), weights, output: rest, copied, compute, vocabulary, ..Shape::default() }
     }
 }
 

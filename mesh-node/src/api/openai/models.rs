@@ -4,7 +4,6 @@ use axum::{
     Json,
     extract::{Path, State},
 };
-use mesh_proto::record::Capabilities;
 use serde::Serialize;
 
 use crate::{
@@ -48,21 +47,9 @@ impl From<Listed> for ModelDto {
             family: model.family,
             quantization: model.quantization,
             owners: model.owners,
-            capabilities: words(model.capabilities),
+            capabilities: model.capabilities.words(),
         }
     }
-}
-
-/// What can be asked, as clients are told.
-fn words(can: Capabilities) -> Vec<&'static str> {
-    let all = [
-        (Capabilities::CHAT, "chat"),
-        (Capabilities::TOOLS, "tools"),
-        (Capabilities::REASONING, "reasoning"),
-        (Capabilities::EMBEDDINGS, "embeddings"),
-        (Capabilities::RERANK, "rerank"),
-    ];
-    all.into_iter().filter(|(one, _)| can.has(*one)).map(|(_, word)| word).collect()
 }
 
 /// Lists the models.
