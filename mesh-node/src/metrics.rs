@@ -80,7 +80,11 @@ impl Default for Metrics {
         all.register_with_unit("inter_token", help, Unit::Seconds, metrics.next_token.clone());
         let help = "Requests for embeddings and rerankings that ended, by model, task and how";
         all.register("poolings", help, metrics.poolings.clone());
-        all.register("pooled_inputs", "Their inputs and documents, where they were answered", metrics.pooled_inputs.clone());
+        all.register(
+            "pooled_inputs",
+            "Their inputs and documents, where they were answered",
+            metrics.pooled_inputs.clone(),
+        );
         all.register("pooled_tokens", "The tokens of these", metrics.pooled_tokens.clone());
         metrics
     }

@@ -9,12 +9,7 @@ use std::sync::Arc;
 
 use common::{Node, ScriptEngine, WIDTH, score, until, vector};
 use data_encoding::BASE64;
-use mesh_node::{
-    api,
-    local::LocalEngines,
-    router::Router,
-    server,
-};
+use mesh_node::{api, local::LocalEngines, router::Router, server};
 use mesh_proto::{PoolTask, routing::AttemptConfig};
 use serde_json::{Value, json};
 

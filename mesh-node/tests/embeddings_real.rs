@@ -106,7 +106,11 @@ async fn one_models_vectors_are_the_same_from_both_engines_and_it_answers_no_pro
     let key = catalog::gguf::read(&tiny).unwrap().own_key("pooling_type");
     with_numbers(&tiny, &file, &BTreeMap::from([(key.as_str(), 3)]));
     let a = farm.found("a", &format!("serve --mlx-file {}", folder.display())).await;
-    let line = format!("serve --gguf-file {} --llama-server {} --llama-arg=-t --llama-arg=1", file.display(), server.display());
+    let line = format!(
+        "serve --gguf-file {} --llama-server {} --llama-arg=-t --llama-arg=1",
+        file.display(),
+        server.display()
+    );
     let b = farm.join("b", &line).await;
     let door = farm.join("door", "client").await;
     door.lists(&[("tiny-gguf", 1), ("tiny-mlx", 1)]).await;
@@ -135,7 +139,11 @@ async fn a_reranker_in_llama_server_ranks_for_a_door() {
     let farm = Farm::new();
     let file = farm.path("ranker.gguf");
     write_bert(&file, Pooled::Rank);
-    let line = format!("serve --gguf-file {} --llama-server {} --llama-arg=-t --llama-arg=1", file.display(), server.display());
+    let line = format!(
+        "serve --gguf-file {} --llama-server {} --llama-arg=-t --llama-arg=1",
+        file.display(),
+        server.display()
+    );
     let host = farm.found("host", &line).await;
     let door = farm.join("door", "client").await;
     door.lists(&[("ranker", 1)]).await;
@@ -146,7 +154,8 @@ async fn a_reranker_in_llama_server_ranks_for_a_door() {
     assert_eq!(status, 200, "{there}");
     let (_, here) = post(&host, "/rerank", body).await;
     assert_eq!(there["results"], here["results"]);
-    let scores: Vec<f64> = there["results"].as_array().unwrap().iter().map(|r| r["relevance_score"].as_f64().unwrap()).collect();
+    let scores: Vec<f64> =
+        there["results"].as_array().unwrap().iter().map(|r| r["relevance_score"].as_f64().unwrap()).collect();
     assert!(scores.len() == 3 && scores.is_sorted_by(|a, b| a >= b), "{scores:?}");
     assert!(scores.iter().all(|score| (0.0..=1.0).contains(score)));
     let (status, answer) = post(&door, "/v1/embeddings", json!({ "model": "ranker", "input": "a" })).await;

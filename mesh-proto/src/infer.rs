@@ -13,8 +13,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Channel, Constraint, Dry, FinishReason, GenerateError, GenerateRequest, ModelId, PoolTask, Prompt, RequestId, Sampling,
-    TokenId, TokenLogprob, ToolCallDelta, Usage,
+    Channel, Constraint, Dry, FinishReason, GenerateError, GenerateRequest, ModelId, PoolTask, Prompt, RequestId,
+    Sampling, TokenId, TokenLogprob, ToolCallDelta, Usage,
     codec::{CapError, Ext, Wire, at_most, cap, some},
     placement::ModelKey,
     time::Millis,

@@ -50,7 +50,9 @@ pub(crate) async fn make(
 fn call(task: &PoolTask, at: usize) -> (&'static str, Value) {
     match task {
         PoolTask::Embed { inputs: PoolInputs::Texts(texts), .. } => ("/v1/embeddings", json!({"input": texts.get(at)})),
-        PoolTask::Embed { inputs: PoolInputs::Tokens(lists), .. } => ("/v1/embeddings", json!({"input": lists.get(at)})),
+        PoolTask::Embed { inputs: PoolInputs::Tokens(lists), .. } => {
+            ("/v1/embeddings", json!({"input": lists.get(at)}))
+        }
         PoolTask::Rerank { query, documents } => {
             ("/v1/rerank", json!({"query": query, "documents": documents.get(at..=at)}))
         }
@@ -148,7 +150,8 @@ mod tests {
     #[test]
     fn refusals_are_told_as_every_engine_tells_them() {
         let overflow = GenerateError::ContextOverflow { prompt_tokens: 600, context_tokens: 512 };
-        let whole = "input (600 tokens) is too large to process. increase the physical batch size (current batch size: 512)";
+        let whole =
+            "input (600 tokens) is too large to process. increase the physical batch size (current batch size: 512)";
         assert_eq!(refused(status(500, "server_error", whole, json!({}))), overflow);
         let told = json!({"n_prompt_tokens": 600, "n_ctx": 512});
         assert_eq!(refused(status(400, "exceed_context_size_error", "request (1 tokens)", told)), overflow);

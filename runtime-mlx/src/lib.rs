@@ -166,13 +166,15 @@ fn load_and_serve(options: MlxOptions, say: mpsc::Sender<String>) -> Result<Loca
 
 /// What is made of a model's texts beside answers, if its family can.
 fn pools(made_for: MadeFor, width: u32, text: &TextModel) -> Result<Option<Pools>, MlxError> {
-    let embeds = |pooling, normalise, alone| Pools::Embeds { embedding: Embedding { pooling, normalise, width }, alone };
+    let embeds =
+        |pooling, normalise, alone| Pools::Embeds { embedding: Embedding { pooling, normalise, width }, alone };
     Ok(match made_for {
         _ if width == 0 => None,
         MadeFor::Answers => Some(embeds(Pooling::Mean, true, false)),
         MadeFor::Vectors { pooling, normalise } => Some(embeds(pooling, normalise, true)),
-        MadeFor::Scores => Some(Pools::Reranks(Judge::new(text).map_err(|message| {
-            MlxError::Start(format!("this reranker cannot be served: {message}"))
-        })?)),
+        MadeFor::Scores => Some(Pools::Reranks(
+            Judge::new(text)
+                .map_err(|message| MlxError::Start(format!("this reranker cannot be served: {message}")))?,
+        )),
     })
 }

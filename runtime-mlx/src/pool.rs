@@ -7,11 +7,7 @@ use engine::{
     decoder::{PrefillChunk, SeqId},
     pool::Pooling,
 };
-use mlx_rs::{
-    Array, Dtype,
-    error::Exception,
-    ops::indexing::take_axis,
-};
+use mlx_rs::{Array, Dtype, error::Exception, ops::indexing::take_axis};
 
 use crate::{
     families::Model,
@@ -57,9 +53,7 @@ impl Pooler {
                 let tokens = chunk.start + chunk.len;
                 let whole = match &pooled.pooling {
                     Pooling::Last => chunk.last.then(|| states(end - 1, end)).transpose()?,
-                    Pooling::Logits(of) => {
-                        chunk.last.then(|| logits(model, &rows(end - 1, end)?, of)).transpose()?
-                    }
+                    Pooling::Logits(of) => chunk.last.then(|| logits(model, &rows(end - 1, end)?, of)).transpose()?,
                     Pooling::First => {
                         if chunk.start == 0 {
                             pooled.gathered = Some(states(start, start + 1)?);

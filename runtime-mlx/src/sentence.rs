@@ -85,7 +85,11 @@ fn of_modules(dir: &Path, modules: &Value) -> Result<MadeFor, MlxError> {
 /// A module's folder, which lies in the model's.
 fn inside<'a>(file: &Path, path: &'a str) -> Result<&'a str, MlxError> {
     let plain = Path::new(path).components().all(|part| matches!(part, std::path::Component::Normal(_)));
-    if plain { Ok(path) } else { Err(MlxError::file(file, format!("the path {path:?} leads out of the model's folder"))) }
+    if plain {
+        Ok(path)
+    } else {
+        Err(MlxError::file(file, format!("the path {path:?} leads out of the model's folder")))
+    }
 }
 
 /// `1_Pooling/config.json`: a flag for each way, or its name.
@@ -154,8 +158,10 @@ mod tests {
         let bare = json!({"model_type": "mistral", "architectures": ["MistralModel"]});
         assert_eq!(plain("e5", &bare), vectors(&mean));
         let st = ["sentence_transformers.models.Transformer", "sentence_transformers.models.Pooling", "a.Normalize"];
-        let flags = |way: &str| json!({"word_embedding_dimension": 8, "pooling_mode_cls_token": way == "cls",
-            "pooling_mode_mean_tokens": way == "mean", "pooling_mode_lasttoken": way == "last", "include_prompt": true});
+        let flags = |way: &str| {
+            json!({"word_embedding_dimension": 8, "pooling_mode_cls_token": way == "cls",
+            "pooling_mode_mean_tokens": way == "mean", "pooling_mode_lasttoken": way == "last", "include_prompt": true})
+        };
         for (way, pooling) in [("cls", Pooling::First), ("mean", mean), ("last", last)] {
             let folder = Folder::new("e", &llama).write("e/1_Pooling/config.json", &flags(way));
             let folder = folder.write("e/modules.json", &modules(&st));

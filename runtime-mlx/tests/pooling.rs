@@ -103,7 +103,8 @@ async fn an_embedding_model_is_told_by_its_files_or_by_having_no_head() {
 
     let folder = copy(dir.path(), "modules");
     let module = |path: &str, kind: &str| json!({"path": path, "type": format!("sentence_transformers.models.{kind}")});
-    let modules = json!([module("", "Transformer"), module("1_Pooling", "Pooling"), module("2_Normalize", "Normalize")]);
+    let modules =
+        json!([module("", "Transformer"), module("1_Pooling", "Pooling"), module("2_Normalize", "Normalize")]);
     fs::write(folder.join("modules.json"), modules.to_string()).unwrap();
     fs::create_dir(folder.join("1_Pooling")).unwrap();
     fs::write(folder.join("1_Pooling/config.json"), json!({"pooling_mode_mean_tokens": true}).to_string()).unwrap();
@@ -125,7 +126,8 @@ async fn an_embedding_model_is_told_by_its_files_or_by_having_no_head() {
     let file = folder.join("model.safetensors");
     let bytes = fs::read(&file).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
-    let bare = tensors.tensors().into_iter().filter_map(|(name, view)| Some((name.strip_prefix("model.")?.to_owned(), view)));
+    let bare =
+        tensors.tensors().into_iter().filter_map(|(name, view)| Some((name.strip_prefix("model.")?.to_owned(), view)));
     serialize_to_file(bare, None, &file).unwrap();
     let bare = serve(&folder);
     assert_eq!(bare.skills(), Skills { generates: false, embeds: true, reranks: false });

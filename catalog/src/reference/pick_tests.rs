@@ -208,10 +208,7 @@ fn an_embedding_model_comes_with_what_says_how_it_pools() {
     ]);
     let selection = picked(&list, "org/embedding", Some(Mlx));
     assert_eq!(paths(&selection.weights), ["model.safetensors"]);
-    assert_eq!(
-        paths(&selection.sidecars),
-        ["config.json", "1_Pooling/config.json", "modules.json", "tokenizer.json"]
-    );
+    assert_eq!(paths(&selection.sidecars), ["config.json", "1_Pooling/config.json", "modules.json", "tokenizer.json"]);
 }
 
 #[test]

@@ -112,8 +112,7 @@ impl Model {
         let prepared = self.text.prepare(TextRequest::new(&asked), DateTime::default())?;
         let answer = self.text.answer(&prepared, &[]);
         let ceiling_tokens = self.ceiling_tokens;
-        let opening =
-            Opening { prompt: prepared.tokens, max_tokens: Some(1), ceiling_tokens, ..Opening::default() };
+        let opening = Opening { prompt: prepared.tokens, max_tokens: Some(1), ceiling_tokens, ..Opening::default() };
         Draft::open(opening, answer, &self.eos)
     }
 }

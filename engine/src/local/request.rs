@@ -11,11 +11,11 @@ use tokio::sync::oneshot;
 use crate::{
     decoder::{Sampled, SeqId, SequenceSpec, Steering},
     draft::{Draft, End},
-    pool::Pooling,
     local::{
         outbox::{Delivery, Outbox},
         steer::Steer,
     },
+    pool::Pooling,
 };
 
 /// How a request's tokens are chosen, and what is told of them.

@@ -97,7 +97,13 @@ mod tests {
     fn the_engine_follows_from_the_family_and_the_form() {
         let engines = Engines::of_this_machine();
         let served = |id: &str| engines.refusal_of(catalog::entry(id).unwrap()).is_none();
-        for id in ["Qwen3-4B-MLX", "SmolLM2-135M-Instruct-MLX", "Qwen3-4B-GGUF", "gpt-oss-20b-GGUF", "Qwen3-Embedding-0.6B-GGUF"] {
+        for id in [
+            "Qwen3-4B-MLX",
+            "SmolLM2-135M-Instruct-MLX",
+            "Qwen3-4B-GGUF",
+            "gpt-oss-20b-GGUF",
+            "Qwen3-Embedding-0.6B-GGUF",
+        ] {
             assert!(served(id), "{id}");
         }
         for id in ["Qwen3-30B-A3B-MLX", "gpt-oss-20b-MLX"] {

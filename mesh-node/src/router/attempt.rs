@@ -296,7 +296,6 @@ impl Pump {
             }
         }
     }
-
 }
 
 /// What a client is told. `said`: the last host's own words.
@@ -304,10 +303,9 @@ pub(super) fn error_of(why: GiveUp, said: Option<GenerateError>) -> GenerateErro
     match (why, said) {
         (GiveUp::Caller, Some(error)) => error,
         (GiveUp::Busy { .. }, Some(busy @ GenerateError::Busy { .. })) => busy,
-        (GiveUp::Busy { retry_after }, _) => GenerateError::Busy {
-            waiting: 0,
-            retry_after_s: u32::try_from(retry_after.0 / 1000).unwrap_or(1).max(1),
-        },
+        (GiveUp::Busy { retry_after }, _) => {
+            GenerateError::Busy { waiting: 0, retry_after_s: u32::try_from(retry_after.0 / 1000).unwrap_or(1).max(1) }
+        }
         (why @ GiveUp::TooManyTries { .. }, Some(GenerateError::Engine(error))) => {
             GenerateError::Engine(format!("{error} ({why})"))
         }
@@ -321,7 +319,11 @@ pub(super) fn failure_of(error: &GenerateError, larger: impl FnOnce(u32) -> bool
         GenerateError::Invalid { .. } => Failure::Caller,
         // Another host may have more memory for it.
         GenerateError::ContextOverflow { prompt_tokens, .. } => {
-            if larger(*prompt_tokens) { Failure::Unserved } else { Failure::Caller }
+            if larger(*prompt_tokens) {
+                Failure::Unserved
+            } else {
+                Failure::Caller
+            }
         }
         GenerateError::Busy { retry_after_s, .. } => {
             Failure::Busy { retry_after: Millis::secs((*retry_after_s).into()) }

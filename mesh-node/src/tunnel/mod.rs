@@ -11,6 +11,6 @@ mod serve;
 mod speech;
 
 pub(crate) use ask::{Asking, Pool, Said};
-pub(crate) use serve::{Handover, HandsOver, Serve};
 pub(crate) use rows::{Rows, speak_rows};
+pub(crate) use serve::{Handover, HandsOver, Serve};
 pub(crate) use speech::speak;

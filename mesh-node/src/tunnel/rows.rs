@@ -3,12 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use engine::Engine;
-use mesh_proto::{
-    FinishReason, PoolRequest, PoolTask, Pooled, Usage,
-    codec::Ext,
-    infer::Reply,
-    routing::HEARTBEAT,
-};
+use mesh_proto::{FinishReason, PoolRequest, PoolTask, Pooled, Usage, codec::Ext, infer::Reply, routing::HEARTBEAT};
 use tokio::{sync::mpsc, time::interval};
 
 /// Frames that the listener may leave unread: each is half a megabyte at most.

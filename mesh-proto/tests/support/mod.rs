@@ -3,8 +3,8 @@
 
 use mesh_proto::{
     Channel, ChatPrompt, Constraint, Dry, FinishReason, GenerateError, GenerateRequest, Likelihood, LogitBias, Message,
-    ModelId, PoolInputs, PoolTask, Prompt, RequestId, Role, Sampling, TokenId, TokenLogprob, ToolCall, ToolCallDelta, ToolChoice,
-    ToolDefinition, Usage,
+    ModelId, PoolInputs, PoolTask, Prompt, RequestId, Role, Sampling, TokenId, TokenLogprob, ToolCall, ToolCallDelta,
+    ToolChoice, ToolDefinition, Usage,
     codec::{self, CodecError, Ext, Wire},
     directory::*,
     files::{FileName, FileState, FileSum, FilesAsk, FilesReply},

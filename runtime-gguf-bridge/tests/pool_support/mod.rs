@@ -124,7 +124,8 @@ pub fn write_bert(file: &Path, pooled: Pooled) {
     writer.array("tokenizer.ggml.tokens", 8, tokens.len(), &words);
     writer.array("tokenizer.ggml.token_type", 5, tokens.len(), &kinds);
     writer.number("tokenizer.ggml.token_type_count", 2);
-    for (key, id) in [("padding", 0), ("unknown", 1), ("bos", 2), ("cls", 2), ("seperator", 3), ("eos", 3), ("mask", 4)] {
+    for (key, id) in [("padding", 0), ("unknown", 1), ("bos", 2), ("cls", 2), ("seperator", 3), ("eos", 3), ("mask", 4)]
+    {
         writer.number(&format!("tokenizer.ggml.{key}_token_id"), id);
     }
     let vocabulary = tokens.len() as u32;

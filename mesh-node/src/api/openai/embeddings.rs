@@ -88,7 +88,9 @@ fn raise(pooled: Pooled, encoding: Encoding, model: String) -> Embeddings {
     let usage = pooled::Cost::of(&pooled);
     let write = |row: Vec<f32>| match encoding {
         Encoding::Float => Vector::Float(row),
-        Encoding::Base64 => Vector::Base64(BASE64.encode(&row.into_iter().flat_map(f32::to_le_bytes).collect::<Vec<_>>())),
+        Encoding::Base64 => {
+            Vector::Base64(BASE64.encode(&row.into_iter().flat_map(f32::to_le_bytes).collect::<Vec<_>>()))
+        }
     };
     let data = pooled.rows.into_iter().enumerate();
     let data = data.map(|(index, row)| Embedding { object: "embedding", embedding: write(row), index });
