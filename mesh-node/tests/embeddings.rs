@@ -7,7 +7,11 @@ mod hostile_support;
 
 use std::sync::Arc;
 
-use common::{Node, ScriptEngine, WIDTH, score, until, vector};
+use common::{
+    Node, ScriptEngine,
+    script_pool::{WIDTH, score, vector},
+    until,
+};
 use data_encoding::BASE64;
 use mesh_node::{api, local::LocalEngines, router::Router, server};
 use mesh_proto::{PoolTask, routing::AttemptConfig};

@@ -1,7 +1,8 @@
 //! What crosses a process border in mesh-llm, as plain data; it must not know sockets, clocks or threads.
 //!
 //! One generation is [`GenerateRequest`] in, [`Event`]s out, [`GenerateError`] when it cannot be; a [`PoolTask`] makes
-//! vectors or scores of texts. Around them stand the mesh's machines: [`identity`], [`directory`], [`suspicion`], [`demand`], [`placement`], [`routing`].
+//! vectors or scores of texts. Around them stand the mesh's machines: [`identity`], [`directory`], [`suspicion`],
+//! [`demand`], [`placement`], [`routing`].
 //!
 //! ```
 //! use mesh_proto::{GenerateRequest, ModelId, Prompt};

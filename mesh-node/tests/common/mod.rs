@@ -1,9 +1,8 @@
 //! A node without a model: the scripted engine behind the real routes and the real listener.
 
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+#![allow(dead_code, unreachable_pub, unused_imports, reason = "each test file uses its part")]
 
 mod script;
-mod script_pool;
 
 use std::sync::Arc;
 
@@ -16,8 +15,7 @@ use mesh_node::{
 use mesh_proto::{Sampling, record::Capabilities, routing::AttemptConfig};
 use serde_json::{Value, json};
 
-pub use script::ScriptEngine;
-pub use script_pool::{WIDTH, score, vector};
+pub use script::{ScriptEngine, script_pool};
 
 /// An engine as a node holds it.
 pub fn served(engine: Arc<dyn Engine>) -> Served {

@@ -1,5 +1,8 @@
 //! An engine that says what the prompt's words tell it to, as the model of make_script_model.py does.
 
+#[path = "script_pool.rs"]
+pub mod script_pool;
+
 use std::{
     sync::{
         Arc, Mutex,
@@ -16,7 +19,6 @@ use mesh_proto::{
 };
 use tokio::sync::mpsc;
 
-use super::script_pool;
 
 /// See the module's page.
 pub struct ScriptEngine {
