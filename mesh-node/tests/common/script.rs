@@ -19,7 +19,6 @@ use mesh_proto::{
 };
 use tokio::sync::mpsc;
 
-
 /// See the module's page.
 pub struct ScriptEngine {
     descriptor: ModelDescriptor,
