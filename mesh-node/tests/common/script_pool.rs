@@ -67,6 +67,7 @@ pub(super) async fn make(
     alive.1 = None;
     ended?;
     let row = |text: &String| match &task {
+        PoolTask::Embed { dimensions: None, .. } => vector(text),
         PoolTask::Embed { dimensions, .. } => pool::finish(vector(text), *dimensions, true),
         PoolTask::Rerank { query, .. } => vec![score(query, text)],
     };
