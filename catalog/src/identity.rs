@@ -83,8 +83,22 @@ fn used(dir: &Path) -> Result<Vec<(String, PathBuf)>, CatalogError> {
             add("additional_chat_templates/", path)?;
         }
     }
+    // How sentence-transformers pools: `1_Pooling/config.json`, and whatever number it stands behind.
+    for (name, path) in folders(dir)?.into_iter().filter(|(name, _)| name.ends_with("_Pooling")) {
+        for path in listing(&path)?.into_iter().filter(|path| describes(path)) {
+            add(&format!("{name}/"), path)?;
+        }
+    }
     found.sort();
     Ok(found)
+}
+
+/// Folders by name; one whose name is not UTF-8 is none of a model's.
+fn folders(dir: &Path) -> Result<Vec<(String, PathBuf)>, CatalogError> {
+    let entries = fs::read_dir(dir).map_err(io_at(dir))?;
+    let paths: io::Result<Vec<PathBuf>> = entries.map(|entry| Ok(entry?.path())).collect();
+    let named = |path: PathBuf| Some((path.file_name()?.to_str()?.to_owned(), path));
+    Ok(paths.map_err(io_at(dir))?.into_iter().filter(|path| path.is_dir()).filter_map(named).collect())
 }
 
 fn listing(dir: &Path) -> Result<Vec<PathBuf>, CatalogError> {
@@ -256,6 +270,9 @@ mod tests {
         seen.push(folder.hash());
         fs::create_dir(folder.dir.path().join("additional_chat_templates")).unwrap();
         folder.write("additional_chat_templates/rag.jinja", b"{}");
+        seen.push(folder.hash());
+        fs::create_dir(folder.dir.path().join("1_Pooling")).unwrap();
+        folder.write("1_Pooling/config.json", b"{}");
         seen.push(folder.hash());
         let count = seen.len();
         seen.sort();

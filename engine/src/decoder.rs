@@ -16,6 +16,8 @@ use std::sync::Arc;
 use mesh_proto::{Sampling, TokenId};
 use thiserror::Error;
 
+use crate::pool::Pooling;
+
 /// A sequence of one decoder; never used twice in a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SeqId(pub u64);
@@ -46,12 +48,14 @@ pub struct SequenceSpec {
     pub logprobs: Option<u8>,
     /// What must not be chosen for a while.
     pub ban: Option<Ban>,
+    /// What is made of it instead of choosing a token ([`Decoder::pooled`]).
+    pub pool: Option<Pooling>,
 }
 
 impl SequenceSpec {
     /// A sequence of which nothing more is asked.
     pub fn new(id: SeqId, prompt: Vec<TokenId>, sampling: Sampling) -> Self {
-        Self { id, prompt, sampling, logprobs: None, ban: None }
+        Self { id, prompt, sampling, logprobs: None, ban: None, pool: None }
     }
 }
 
@@ -232,6 +236,13 @@ pub trait Decoder {
     /// # Errors
     /// When the step failed on the device.
     fn collect(&mut self) -> Result<Vec<Sampled>, DecodeError>;
+
+    /// What was made of a sequence that is [pooled](SequenceSpec::pool), once the step that ends its prompt is collected: it
+    /// was among that step's tokens, with one that means nothing. Such a sequence never decodes. `None`: this decoder
+    /// cannot, or there is nothing.
+    fn pooled(&mut self, _seq: SeqId) -> Option<Vec<f32>> {
+        None
+    }
 
     /// Ends a sequence and frees its place at once, steps in flight or not. `kept` is the sequence's whole text
     /// (prompt and answer tokens) if its KV may serve later prompts, or `None` if it may not; KV exists for at

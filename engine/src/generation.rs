@@ -7,10 +7,10 @@ use std::{
 };
 
 use futures_core::{Stream, future::BoxFuture};
-use mesh_proto::{Event, GenerateError, GenerateRequest, ModelDescriptor, TokenId};
+use mesh_proto::{Event, GenerateError, GenerateRequest, ModelDescriptor, PoolRequest, Pooled, TokenId};
 use tokio::sync::mpsc;
 
-use crate::text::TextModel;
+use crate::{pool::Skills, text::TextModel};
 
 /// What an engine has to do right now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,6 +45,21 @@ pub trait Engine: Send + Sync + 'static {
     /// The caller's mistakes (a bad field, too long a prompt), `Busy` beyond the queue's bound, or the
     /// engine's failure. Nothing runs on after an error.
     fn generate(&self, request: GenerateRequest) -> BoxFuture<'_, Result<Generation, GenerateError>>;
+
+    /// What can be asked of it.
+    fn skills(&self) -> Skills {
+        Skills::default()
+    }
+
+    /// Makes vectors or scores of texts. Dropping the future cancels.
+    ///
+    /// # Errors
+    /// As those of a generation; `Invalid`, naming `model`, where that is not among its skills.
+    fn pool(&self, request: PoolRequest) -> BoxFuture<'_, Result<Pooled, GenerateError>> {
+        let refused = self.skills().check(&request.task, request.model.as_str());
+        let lacking = || GenerateError::Engine("it says that it can do what it cannot".to_owned());
+        Box::pin(async move { Err(refused.err().unwrap_or_else(lacking)) })
+    }
 
     /// The model's text pipeline, for who counts, cuts or spells tokens; `None` where it is not in this process.
     fn text_model(&self) -> Option<&Arc<TextModel>> {

@@ -100,6 +100,13 @@ impl House {
         Ok(place)
     }
 
+    /// A place for a part of a request that is in the house already: a full house lets it in, and so does a draining one.
+    pub fn part(self: &Arc<Self>) -> Place {
+        self.alive.send_modify(|alive| *alive += 1);
+        self.places.fetch_add(1, SeqCst);
+        Place { house: self.clone(), counted: true }
+    }
+
     /// Who runs, and who is only being told the end.
     pub fn publish_counts(&self, running: u32, leaving: u32) {
         self.running.store(running, SeqCst);

@@ -3,7 +3,7 @@
 //! Two traits carry it. An [`Engine`] takes a request and returns a [`Generation`], and dropping the
 //! generation cancels it, down to the freed KV cache. A [`Decoder`] is what a runtime of this process
 //! offers: tokens in, tokens out, one batched step. Between the two, [`LocalEngine`] does once, for all
-//! runtimes, what does not depend on a device: scheduling, templates, detokenising, stops, reasoning, tools.
+//! runtimes, what does not depend on a device: scheduling, templates, detokenising, stops, reasoning, tools, vectors and scores.
 
 pub mod arrival;
 pub mod constrain;
@@ -13,6 +13,7 @@ pub mod dry;
 mod generation;
 pub mod house;
 pub mod local;
+pub mod pool;
 pub mod prefix;
 pub mod scheduler;
 pub mod script;

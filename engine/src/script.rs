@@ -36,8 +36,11 @@ use mesh_proto::{ModelDescriptor, ModelId, Sampling, TokenId};
 pub use folder::{END, VOCAB_SIZE, byte_tokens, write_text_model};
 pub use probe::{Counts, Fault, Hold, Probe};
 
-use crate::decoder::{
-    Ban, DecodeError, Decoder, DecoderLimits, DecoderMemory, Sampled, SeqId, SequenceSpec, Steering, StepPlan,
+use crate::{
+    decoder::{
+        Ban, DecodeError, Decoder, DecoderLimits, DecoderMemory, Sampled, SeqId, SequenceSpec, Steering, StepPlan,
+    },
+    pool::Pooling,
 };
 
 /// Chooses the next token from all tokens so far, prompt and answer alike (a preempted sequence comes back with both
@@ -144,6 +147,9 @@ impl Default for ScriptOptions {
     }
 }
 
+/// Values of a pooled vector.
+pub const VECTOR: usize = 16;
+
 /// What a scripted model with the default options is, for lists of models.
 pub fn descriptor(id: &str) -> ModelDescriptor {
     let limits = ScriptOptions::default().limits;
@@ -164,6 +170,7 @@ struct Sequence {
     sampling: Sampling,
     logprobs: Option<u8>,
     ban: Option<Ban>,
+    pool: Option<Pooling>,
     prompt: usize,
     /// Tokens whose KV is held.
     computed: usize,
@@ -180,13 +187,15 @@ pub struct ScriptDecoder {
     /// Whether the newest of them has not chosen yet.
     held: bool,
     kept: VecDeque<Vec<TokenId>>,
+    /// What was made of pooled sequences.
+    made: BTreeMap<SeqId, Vec<f32>>,
 }
 
 impl ScriptDecoder {
     /// A decoder with nothing open. Keep a clone of the probe.
     pub fn new(script: Script, options: ScriptOptions, probe: Probe) -> Self {
         let (open, in_flight, kept) = (BTreeMap::new(), VecDeque::new(), VecDeque::new());
-        Self { script, options, probe, open, in_flight, held: false, kept }
+        Self { script, options, probe, open, in_flight, held: false, kept, made: BTreeMap::new() }
     }
 
     fn publish(&self) {
@@ -257,6 +266,11 @@ impl ScriptDecoder {
         let mut sampled = Vec::new();
         for seq in choosing {
             let Some(sequence) = self.open.get_mut(&seq) else { continue };
+            if let Some(pooling) = &sequence.pool {
+                self.made.insert(seq, vector(&sequence.tokens, pooling));
+                sampled.push(Sampled { seq, token: TokenId(0), odds: None });
+                continue;
+            }
             let said = steering.iter().find(|said| said.seq == seq);
             let ban = sequence.ban.as_ref().filter(|ban| (sequence.tokens.len() as u64) < ban.before);
             let wanted = (self.script.0)(&sequence.tokens, &sequence.sampling);
@@ -291,8 +305,9 @@ impl Decoder for ScriptDecoder {
         let common = |kept: &Vec<TokenId>| kept.iter().zip(&spec.prompt).take_while(|(a, b)| a == b).count();
         let cached = self.kept.iter().map(common).max().unwrap_or(0).min(spec.prompt.len() - 1);
         let (id, prompt) = (spec.id, spec.prompt.len());
-        let SequenceSpec { prompt: tokens, sampling, logprobs, ban, .. } = spec;
-        let sequence = Sequence { tokens, sampling, logprobs, ban, prompt, computed: cached };
+        let SequenceSpec { prompt: tokens, sampling, logprobs, ban, pool, .. } = spec;
+        let cached = if pool.as_ref().is_some_and(Pooling::reads_all) { 0 } else { cached };
+        let sequence = Sequence { tokens, sampling, logprobs, ban, pool, prompt, computed: cached };
         self.open.insert(id, sequence);
         self.probe.update(|counts| counts.opened += 1);
         self.publish();
@@ -364,7 +379,12 @@ impl Decoder for ScriptDecoder {
         Ok(sampled)
     }
 
+    fn pooled(&mut self, seq: SeqId) -> Option<Vec<f32>> {
+        self.made.remove(&seq)
+    }
+
     fn close(&mut self, seq: SeqId, kept: Option<&[TokenId]>) {
+        self.made.remove(&seq);
         let Some(sequence) = self.open.remove(&seq) else {
             self.probe.update(|counts| counts.violations.push(format!("{seq:?} closed and not open")));
             return;
@@ -388,6 +408,17 @@ impl Decoder for ScriptDecoder {
             prefix_bytes: bytes(self.kept.iter().map(Vec::len).sum()),
         }
     }
+}
+
+/// What is made of these tokens: numbers from -1 to 1 that depend on all of them.
+pub fn vector(tokens: &[TokenId], pooling: &Pooling) -> Vec<f32> {
+    let values = if let Pooling::Logits(tokens) = pooling { tokens.len() } else { VECTOR };
+    let value = |at: usize| {
+        let mut hasher = DefaultHasher::new();
+        (tokens, at).hash(&mut hasher);
+        (hasher.finish() >> 40) as f32 / (1 << 23) as f32 - 1.0
+    };
+    (0..values).map(value).collect()
 }
 
 fn named(plan: &StepPlan) -> impl Iterator<Item = SeqId> {

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use engine::text::TextModel;
+use engine::{Engine, pool::Skills, text::TextModel};
 use mesh_proto::{Sampling, TokenId, record::Capabilities};
 use runtime_gguf_bridge::{GgufError, GgufOptions};
 use runtime_mlx::{MlxError, MlxOptions};
@@ -80,7 +80,7 @@ fn gguf(mut job: LoadJob, serving: &ServingOptions, stage: &mut dyn FnMut(&str))
     };
     // Loads run on threads that may block.
     let started = tokio::runtime::Handle::current().block_on(runtime_gguf_bridge::start(options, stage))?;
-    let capabilities = capabilities(started.engine.text());
+    let capabilities = capabilities(started.engine.text(), started.engine.skills());
     let defaults = started.recommended.unwrap_or(beside);
     Ok(Served { engine: Arc::new(started.engine), defaults, max_concurrency: started.slots, capabilities })
 }
@@ -98,13 +98,23 @@ fn mlx(job: LoadJob, serving: &ServingOptions, stage: &mut dyn FnMut(&str)) -> R
         max_waiting: MAX_WAITING,
     };
     let engine = runtime_mlx::start(options, stage)?;
-    let capabilities = capabilities(engine.text());
+    let capabilities = capabilities(engine.text(), engine.skills());
     Ok(Served { engine: Arc::new(engine), defaults, max_concurrency: serving.parallel, capabilities })
 }
 
-/// What the text pipeline can do with this model. Every local model's generation can be taken over from its tokens.
-fn capabilities(text: &TextModel) -> Capabilities {
-    let mut found = Capabilities::RESUME;
+/// What can be asked of this model. Every local model's generation can be taken over from its tokens.
+fn capabilities(text: &TextModel, skills: Skills) -> Capabilities {
+    let mut found = Capabilities::default();
+    if skills.embeds {
+        found = found.and(Capabilities::EMBEDDINGS);
+    }
+    if skills.reranks {
+        found = found.and(Capabilities::RERANK);
+    }
+    if !skills.generates {
+        return found;
+    }
+    found = found.and(Capabilities::RESUME);
     if text.has_chat_template() {
         found = found.and(Capabilities::CHAT).and(Capabilities::TOOLS);
     }

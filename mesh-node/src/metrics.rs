@@ -5,7 +5,7 @@
 use std::{fmt, sync::atomic::AtomicU64, time::Duration};
 
 use engine::EngineLoad;
-use mesh_proto::{FinishReason, GenerateError, Usage};
+use mesh_proto::{FinishReason, GenerateError, Pooled, Usage};
 use prometheus_client::{
     encoding::text::{encode_eof, encode_registry},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -37,6 +37,9 @@ pub(crate) struct Metrics {
     completion_tokens: Family<ByModel, Counter>,
     first_token: Times,
     next_token: Times,
+    poolings: Family<[(&'static str, String); 3], Counter>,
+    pooled_inputs: Family<ByModel, Counter>,
+    pooled_tokens: Family<ByModel, Counter>,
 }
 
 impl Default for Metrics {
@@ -51,6 +54,9 @@ impl Default for Metrics {
             completion_tokens: Family::default(),
             first_token: Family::new_with_constructor(|| Histogram::new(FIRST_TOKEN_S)),
             next_token: Family::new_with_constructor(|| Histogram::new(NEXT_TOKEN_S)),
+            poolings: Family::default(),
+            pooled_inputs: Family::default(),
+            pooled_tokens: Family::default(),
         };
         let all = &mut metrics.registry;
         all.register(
@@ -72,7 +78,26 @@ impl Default for Metrics {
         all.register_with_unit("time_to_first_token", help, Unit::Seconds, metrics.first_token.clone());
         let help = "From token to token, as they reach the client's connection";
         all.register_with_unit("inter_token", help, Unit::Seconds, metrics.next_token.clone());
+        let help = "Requests for embeddings and rerankings that ended, by model, task and how";
+        all.register("poolings", help, metrics.poolings.clone());
+        all.register(
+            "pooled_inputs",
+            "Their inputs and documents, where they were answered",
+            metrics.pooled_inputs.clone(),
+        );
+        all.register("pooled_tokens", "The tokens of these", metrics.pooled_tokens.clone());
         metrics
+    }
+}
+
+/// How something ended, by what went wrong.
+fn label(error: &GenerateError) -> &'static str {
+    match error {
+        GenerateError::Invalid { .. } | GenerateError::ContextOverflow { .. } => "invalid",
+        GenerateError::Busy { .. } => "busy",
+        GenerateError::ShuttingDown => "shutting_down",
+        GenerateError::NotServed { .. } | GenerateError::Unavailable(_) => "unavailable",
+        GenerateError::Engine(_) => "engine_failed",
     }
 }
 
@@ -117,14 +142,18 @@ impl Metrics {
 
     /// It ended as it should not.
     pub(crate) fn failed(&self, model: &str, error: &GenerateError) {
-        let end = match error {
-            GenerateError::Invalid { .. } | GenerateError::ContextOverflow { .. } => "invalid",
-            GenerateError::Busy { .. } => "busy",
-            GenerateError::ShuttingDown => "shutting_down",
-            GenerateError::NotServed { .. } | GenerateError::Unavailable(_) => "unavailable",
-            GenerateError::Engine(_) => "engine_failed",
-        };
-        self.ended(model, end);
+        self.ended(model, label(error));
+    }
+
+    /// Texts were made into vectors or scores, or not. `task`: `embeddings` or `rerank`.
+    pub(crate) fn pooled(&self, model: &str, task: &str, ended: Result<&Pooled, &GenerateError>) {
+        let end = ended.err().map_or("done", label);
+        let labels = [("model", model), ("task", task), ("end", end)];
+        self.poolings.get_or_create(&labels.map(|(name, value)| (name, value.to_owned()))).inc();
+        if let Ok(pooled) = ended {
+            self.pooled_inputs.get_or_create(&by(model)).inc_by(pooled.rows.len() as u64);
+            self.pooled_tokens.get_or_create(&by(model)).inc_by(pooled.prompt_tokens.into());
+        }
     }
 
     /// Its client went away.

@@ -89,7 +89,7 @@ fn answer(_: &Ask) -> Vec<Act> {
         ext: later(),
     };
     vec![
-        unknown(5),
+        unknown(6),
         Act::Say(Reply::Accepted { prompt_tokens: 2, ext: later() }),
         unknown(99),
         tokens(0, &["From", " the"]),

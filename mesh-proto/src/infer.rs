@@ -4,14 +4,17 @@
 //! the stream. The serving side answers with [`Reply`] frames, the last of them `Finished` or `Failed`. A frame is its
 //! length (u32, little endian) and so many bytes of [`codec`](crate::codec).
 //!
+//! A stream may ask for vectors or scores instead ([`Ask::POOL`]): then a [`PoolTask`] follows the ask, and the answer is
+//! [`Reply::Rows`] and `Finished`.
+//!
 //! [`Reply::Tokens`] is the unit of resumption: the tokens of an answer and everything that they settled, at once. Who
 //! has taken one can go on elsewhere behind its last token ([`GenerateRequest::resume`]), and nothing is said twice.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Channel, Constraint, Dry, FinishReason, GenerateError, GenerateRequest, Prompt, Sampling, TokenId, TokenLogprob,
-    ToolCallDelta, Usage,
+    Channel, Constraint, Dry, FinishReason, GenerateError, GenerateRequest, ModelId, PoolTask, Prompt, RequestId,
+    Sampling, TokenId, TokenLogprob, ToolCallDelta, Usage,
     codec::{CapError, Ext, Wire, at_most, cap, some},
     placement::ModelKey,
     time::Millis,
@@ -40,11 +43,26 @@ pub struct Ask {
 impl Ask {
     /// In `ext`: the seed was drawn by the asking side ([`GenerateRequest::seed_drawn`]). No bytes.
     pub const SEED_DRAWN: u16 = 1;
+    /// In `ext`: nothing is to be generated; what to do stands in the [`PoolTask`] that is the stream's next frame. No bytes.
+    pub const POOL: u16 = 2;
+    /// Tags that change the answer and that this build knows.
+    const DEMANDS: [u16; 1] = [Self::POOL];
 
     /// Asks for this, without a deadline.
     pub fn new(request: GenerateRequest, model: ModelKey) -> Self {
         let ext = if request.seed_drawn { Ext::default().with(Self::SEED_DRAWN, Vec::new()) } else { Ext::default() };
         Self { request, model, deadline: None, ext }
+    }
+
+    /// Asks for what the next frame says, by this name of the model.
+    pub fn pool(id: RequestId, name: ModelId, model: ModelKey) -> Self {
+        let request = GenerateRequest { id, ..GenerateRequest::new(name, Prompt::Tokens(Vec::new())) };
+        Self { request, model, deadline: None, ext: Ext::default().with(Self::POOL, Vec::new()) }
+    }
+
+    /// Whether a [`PoolTask`] follows.
+    pub fn pools(&self) -> bool {
+        self.ext.get(Self::POOL).is_some()
     }
 
     /// The request, with what additions say of it.
@@ -55,7 +73,7 @@ impl Ask {
 
     /// The first addition that this build would have to understand, and does not.
     pub fn unknown_demand(&self) -> Option<u16> {
-        self.ext.0.iter().map(|(tag, _)| *tag).find(|tag| tag % 2 == 0)
+        self.ext.0.iter().map(|(tag, _)| *tag).find(|tag| tag % 2 == 0 && !Self::DEMANDS.contains(tag))
     }
 }
 
@@ -143,6 +161,14 @@ pub enum Reply {
     },
     /// The end, as it should not be.
     Failed(GenerateError),
+    /// Vectors or scores of some inputs of a [`PoolTask`].
+    Rows {
+        /// Index of the first one's input.
+        at: u32,
+        /// One for each input, at least one.
+        #[serde(deserialize_with = "at_most::<{ PoolTask::MAX_INPUTS }, _, _>")]
+        rows: Vec<Vec<f32>>,
+    },
 }
 
 impl Reply {
@@ -150,17 +176,20 @@ impl Reply {
     pub const MAX_TOKENS: usize = 65_536;
     /// Most pieces of one frame.
     pub const MAX_PIECES: usize = 4_096;
+    /// Most values of one frame of rows, but for a single row that has more. Unit: values; default 128 Ki: half a megabyte.
+    pub const MAX_VALUES: usize = 128 << 10;
 }
 
 impl Wire for Reply {
     const NAME: &'static str = "reply";
     /// Tool calls come whole.
     const LIMIT: usize = 4 << 20;
-    const VARIANTS: u8 = 5;
+    const VARIANTS: u8 = 6;
     fn check(&self) -> Result<(), CapError> {
         match self {
             Self::Accepted { ext, .. } => ext.check(),
             Self::Beat { .. } | Self::Failed(_) => Ok(()),
+            Self::Rows { rows, .. } => some("rows", rows.len(), PoolTask::MAX_INPUTS),
             Self::Tokens { tokens, pieces, logprobs, .. } => {
                 some("tokens", tokens.len(), Self::MAX_TOKENS)?;
                 cap("logprobs", logprobs.len(), Self::MAX_TOKENS)?;

@@ -1,7 +1,8 @@
 //! What crosses a process border in mesh-llm, as plain data; it must not know sockets, clocks or threads.
 //!
-//! One generation is [`GenerateRequest`] in, [`Event`]s out, [`GenerateError`] when it cannot be. Around it stand
-//! the mesh's machines: [`identity`], [`directory`], [`suspicion`], [`demand`], [`placement`], [`routing`].
+//! One generation is [`GenerateRequest`] in, [`Event`]s out, [`GenerateError`] when it cannot be; a [`PoolTask`] makes
+//! vectors or scores of texts. Around them stand the mesh's machines: [`identity`], [`directory`], [`suspicion`],
+//! [`demand`], [`placement`], [`routing`].
 //!
 //! ```
 //! use mesh_proto::{GenerateRequest, ModelId, Prompt};
@@ -23,6 +24,7 @@ pub mod identity;
 pub mod infer;
 mod model;
 pub mod placement;
+mod pool;
 pub mod record;
 mod request;
 pub mod routing;
@@ -36,5 +38,6 @@ pub use error::GenerateError;
 pub use event::{Channel, Event, FinishReason, Likelihood, TokenLogprob, ToolCallDelta, Usage};
 pub use id::{ModelId, RequestId, TokenId};
 pub use model::ModelDescriptor;
+pub use pool::{PoolInputs, PoolRequest, PoolTask, Pooled};
 pub use request::{Constraint, GenerateRequest, Prompt, ToolChoice};
 pub use sampling::{Dry, LogitBias, Sampling};

@@ -6,7 +6,7 @@ mod support;
 use std::collections::BTreeMap;
 
 use mesh_proto::{
-    GenerateError, TokenId,
+    GenerateError, PoolTask, TokenId,
     codec::{self, CodecError, Ext, Wire},
     directory::{Range, RangeDigest, SyncFrame},
     identity::{AdmitReply, AdmitRequest, Contact, RevocationList},
@@ -58,8 +58,8 @@ fn a_newer_builds_variant_is_told_apart_from_garbage() {
     assert_eq!(error, CodecError::UnknownVariant { what: "sync frame", found: 5 });
     let error = codec::decode::<ProbeFrame>(&[1, 200]).unwrap_err();
     assert_eq!(error, CodecError::UnknownVariant { what: "probe frame", found: 200 });
-    let error = codec::decode::<Reply>(&[1, 5, 0]).unwrap_err();
-    assert_eq!(error, CodecError::UnknownVariant { what: "reply", found: 5 });
+    let error = codec::decode::<Reply>(&[1, 6, 0]).unwrap_err();
+    assert_eq!(error, CodecError::UnknownVariant { what: "reply", found: 6 });
     let error = codec::decode::<AdmitRequest>(&[1, 3, 0]).unwrap_err();
     assert_eq!(error, CodecError::UnknownVariant { what: "admission request", found: 3 });
     // A newer kind of error within a reply, and a newer kind of prompt: the frame is lost, and nothing else.
@@ -83,6 +83,7 @@ fn every_variant_that_exists_is_counted_in_variants() {
         ("admission request", AdmitRequest::VARIANTS),
         ("admission reply", AdmitReply::VARIANTS),
         ("reply", Reply::VARIANTS),
+        ("pool task", PoolTask::VARIANTS),
     ];
     assert_eq!(most.len(), known.len());
     for (kind, variants) in known {

@@ -6,6 +6,7 @@ mod support;
 use std::{collections::BTreeMap, fmt::Write as _, fs, path::PathBuf};
 
 use mesh_proto::{
+    PoolTask,
     codec::{self, Ext, Wire},
     directory::{Announce, SyncFrame},
     files::{FilesAsk, FilesReply},
@@ -126,6 +127,7 @@ fn the_limits_on_the_page_are_the_codes() {
         (SyncFrame::NAME, SyncFrame::LIMIT),
         (ProbeFrame::NAME, ProbeFrame::LIMIT),
         (Ask::NAME, Ask::LIMIT),
+        (PoolTask::NAME, PoolTask::LIMIT),
         (Reply::NAME, Reply::LIMIT),
         (FilesAsk::NAME, FilesAsk::LIMIT),
         (FilesReply::NAME, FilesReply::LIMIT),
@@ -140,6 +142,8 @@ fn the_limits_on_the_page_are_the_codes() {
         ("ext tags", Ext::MAX_TAGS),
         ("tokens of a reply", Reply::MAX_TOKENS),
         ("pieces of a reply", Reply::MAX_PIECES),
+        ("inputs of a pool task", PoolTask::MAX_INPUTS),
+        ("tokens of a pool task", PoolTask::MAX_TOKENS),
         ("files of a question", FilesAsk::MAX_FILES),
         ("a repository's name", FilesAsk::MAX_REPO),
     ];
@@ -174,6 +178,8 @@ fn an_odd_addition_to_an_ask_is_understood_without_and_an_even_one_is_named() {
     let odd = Ask { ext: Ext::default().with(901, b"a hint".to_vec()), ..plain.clone() };
     assert_eq!(now(&odd), odd);
     assert_eq!((now(&odd).unknown_demand(), &now(&odd).request), (None, &plain.request));
+    let pool = pool_ask();
+    assert_eq!((now(&pool).unknown_demand(), now(&pool).pools(), plain.pools()), (None, true, false));
     let even = Ask { ext: Ext::default().with(901, vec![]).with(900, b"a schema".to_vec()), ..plain };
     assert_eq!(now(&even).unknown_demand(), Some(900));
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use crate::{GgufError, GgufOptions, plan::Plan};
+use crate::{GgufError, GgufOptions, kind::Kind, plan::Plan};
 
 /// How keys and values of the cache are stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,7 +65,10 @@ const OURS: &[(&[&str], &str)] = &[
         &["--tools", "--ui-mcp-proxy", "--webui-mcp-proxy", "--mcp-config", "--sleep-idle-seconds"],
         "this node does not offer that",
     ),
-    (&["--embedding", "--embeddings", "--rerank", "--reranking"], "this version answers with text only"),
+    (
+        &["--embedding", "--embeddings", "--rerank", "--reranking", "--pooling", "--embd-normalize"],
+        "models that were made for embeddings or reranking are known by their header",
+    ),
     (&["-n", "--predict", "--n-predict", "--context-shift"], "answers have the length that requests ask for"),
     (&["-h", "--help", "--version", "--list-devices", "--cache-list", "--completion-bash"], "ask llama-server itself"),
 ];
@@ -85,7 +88,12 @@ pub fn check(extra: &[String]) -> Result<(), String> {
 }
 
 /// Everything but where to listen. What was handed on comes last, so that it counts where both say something.
-pub(crate) fn arguments(options: &GgufOptions, plan: &Plan, threads: usize) -> Result<Vec<OsString>, GgufError> {
+pub(crate) fn arguments(
+    options: &GgufOptions,
+    plan: &Plan,
+    kind: Kind,
+    threads: usize,
+) -> Result<Vec<OsString>, GgufError> {
     check(&options.extra).map_err(GgufError::Argument)?;
     let gguf = options.files.gguf.as_ref();
     let model = gguf.and_then(|gguf| gguf.parts.first()).cloned().unwrap_or_default();
@@ -107,12 +115,25 @@ pub(crate) fn arguments(options: &GgufOptions, plan: &Plan, threads: usize) -> R
     // Streams hold a thread each, as long as they last; /health and /tokenize need some beside them.
     add("--threads-http", &plan.slots.saturating_add(SPARE_HTTP_THREADS).to_string());
     add("--threads", &threads.to_string());
+    if let Some(tokens) = plan.whole_texts {
+        add("--batch-size", &tokens.to_string());
+        add("--ubatch-size", &tokens.to_string());
+    }
+    match kind {
+        Kind::Answers => {}
+        Kind::Vectors { unsaid, .. } => {
+            arguments.push("--embeddings".into());
+            // Of those that do not say, llama-server would hand out every token's.
+            arguments.extend(["--pooling", "mean"].iter().filter(|_| unsaid).map(OsString::from));
+        }
+        Kind::Scores { .. } => arguments.push("--reranking".into()),
+    }
     arguments.extend(["--no-webui", "--no-context-shift", "--offline"].map(OsString::from));
     match gguf.and_then(|gguf| gguf.mmproj.as_ref()) {
         Some(projector) => arguments.extend(["--mmproj".into(), projector.clone().into()]),
         None => arguments.push("--no-mmproj".into()),
     }
-    if let Some(draft) = &options.draft {
+    if let Some(draft) = options.draft.as_ref().filter(|_| kind == Kind::Answers) {
         arguments.extend(["--model-draft".into(), draft.clone().into()]);
         arguments.extend(["--spec-type", "draft-simple"].map(OsString::from));
     }

@@ -14,11 +14,12 @@ use catalog::gguf::{self, Header};
 use engine::{
     Engine, EngineLoad, Generation, arrival,
     house::{House, Place},
+    pool::Skills,
     text::TextModel,
     times::Times,
 };
 use futures_util::future::BoxFuture;
-use mesh_proto::{GenerateError, GenerateRequest, ModelDescriptor, TokenId};
+use mesh_proto::{GenerateError, GenerateRequest, ModelDescriptor, PoolRequest, Pooled, TokenId};
 use serde_json::json;
 use tokio::{
     runtime::Handle,
@@ -31,7 +32,9 @@ use crate::{
     arguments::{arguments, threads},
     chunk::Fragments,
     grammar::Schemas,
+    kind::Kind,
     plan::{self, Machine, Wishes},
+    pool,
     run::{Client, Run},
     server::{self, BridgeError, CallError, Device, Server, ServerOptions},
     vocabulary,
@@ -57,6 +60,7 @@ pub(crate) struct Shared {
     pub(crate) fragments: Fragments,
     pub(crate) house: Arc<House>,
     pub(crate) slots: Arc<Semaphore>,
+    pub(crate) slot_count: u32,
     tokenizing: Semaphore,
     kv_bytes_per_token: u64,
     running: AtomicU32,
@@ -142,6 +146,7 @@ impl Drop for Running {
 pub struct GgufEngine {
     descriptor: ModelDescriptor,
     shared: Arc<Shared>,
+    kind: Kind,
 }
 
 impl GgufEngine {
@@ -173,7 +178,22 @@ impl Engine for GgufEngine {
 
     fn generate(&self, request: GenerateRequest) -> BoxFuture<'_, Result<Generation, GenerateError>> {
         let place = self.shared.house.place();
-        Box::pin(async move { self.accept(request, place?).await })
+        Box::pin(async move {
+            self.skills().check_generates(request.model.as_str())?;
+            self.accept(request, place?).await
+        })
+    }
+
+    fn skills(&self) -> Skills {
+        self.kind.skills()
+    }
+
+    fn pool(&self, request: PoolRequest) -> BoxFuture<'_, Result<Pooled, GenerateError>> {
+        let place = self.shared.house.place();
+        Box::pin(async move {
+            self.skills().check(&request.task, request.model.as_str())?;
+            pool::make(self.shared.clone(), self.kind, request, place?).await
+        })
     }
 
     fn text_model(&self) -> Option<&Arc<TextModel>> {
@@ -206,6 +226,7 @@ struct Prepared {
     fragments: Fragments,
     descriptor: ModelDescriptor,
     recommended: Option<mesh_proto::Sampling>,
+    kind: Kind,
     plan: plan::Plan,
     server: ServerOptions,
 }
@@ -216,7 +237,7 @@ pub(crate) async fn start(options: GgufOptions, stage: &mut dyn FnMut(&str)) -> 
     server::version(&binary).await?;
     let devices = server::devices(&binary).await?;
     let prepared = spawn_blocking(move || prepare(&options, binary, devices)).await;
-    let Prepared { text, fragments, descriptor, recommended, plan, server } =
+    let Prepared { text, fragments, descriptor, recommended, kind, plan, server } =
         prepared.map_err(|error| GgufError::Vocabulary(format!("reading it failed: {error}")))??;
     stage(&format!(
         "llama-server: {} answers at once of {} tokens each, {} layers on the GPU",
@@ -231,6 +252,7 @@ pub(crate) async fn start(options: GgufOptions, stage: &mut dyn FnMut(&str)) -> 
         fragments,
         house,
         slots: Arc::new(Semaphore::new(plan.slots as usize)),
+        slot_count: plan.slots,
         tokenizing: Semaphore::new(TOKENIZED_AT_ONCE),
         kv_bytes_per_token: plan.kv_bytes_per_token,
         running: AtomicU32::new(0),
@@ -238,7 +260,7 @@ pub(crate) async fn start(options: GgufOptions, stage: &mut dyn FnMut(&str)) -> 
         schemas: Schemas::default(),
         revived: Mutex::default(),
     };
-    let engine = GgufEngine { descriptor, shared: Arc::new(shared) };
+    let engine = GgufEngine { descriptor, shared: Arc::new(shared), kind };
     Ok(Started { engine, recommended, slots: plan.slots })
 }
 
@@ -250,6 +272,7 @@ fn prepare(options: &GgufOptions, binary: PathBuf, devices: Vec<Device>) -> Resu
         return Err(GgufError::Vocabulary("no .gguf file was named".to_owned()));
     };
     let text = vocabulary::text_model(header)?;
+    let kind = Kind::of(header);
     let beside = beside(options)?;
     let wishes = Wishes {
         context_tokens: options.context_tokens,
@@ -273,12 +296,13 @@ fn prepare(options: &GgufOptions, binary: PathBuf, devices: Vec<Device>) -> Resu
     let server = ServerOptions {
         binary,
         guard: options.guard.clone(),
-        args: arguments(options, &plan, threads())?,
+        args: arguments(options, &plan, kind, threads())?,
         name: options.files.id.to_string(),
     };
     Ok(Prepared {
         fragments: Fragments::of(&text),
         recommended: vocabulary::recommended(header),
+        kind,
         text,
         descriptor,
         plan,

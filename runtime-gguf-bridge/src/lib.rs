@@ -8,13 +8,16 @@
 //! - `plan`: context, slots and layers on the GPU, from the GGUF header and the machine's memory.
 //! - `vocabulary`, `chunk`: from the header and the child's stream to tokens that the text pipeline reads.
 //! - `engine`, `prepare`, `run`: requests in, events out; a request whose child dies goes on in the next one.
+//! - `kind`, `pool`: models whose header says that they were made for embeddings or reranking, and do nothing else here.
 
 mod arguments;
 mod chunk;
 mod engine;
 mod gbnf;
 mod grammar;
+mod kind;
 mod plan;
+mod pool;
 mod prepare;
 mod run;
 mod server;

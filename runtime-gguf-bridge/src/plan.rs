@@ -5,6 +5,7 @@
 //! compute = 512 tokens · activations + 64 MiB + 256 B · words            [`shape`]
 //! slot    = Σ layers (keys + values) · cells + recurrent state + logits   cells: context, or window + 512, by 256
 //! mask    = 1 KiB · cells                                                 measured: f16, 512 rows
+//!           and where a text is read in one piece: as many rows as its context, and their activations
 //! cache   = a tenth of what weights and compute leave: prompts of ended requests, in llama-server's RAM
 //! ```
 //! A projector's and a draft model's bytes are none of these: the caller takes them off the memory first.
@@ -93,6 +94,8 @@ pub(crate) struct Plan {
     pub(crate) kv_budget_bytes: u64,
     /// Bytes of all tensors.
     pub(crate) weight_bytes: u64,
+    /// `--batch-size` and `--ubatch-size`, of models that read a text in one piece.
+    pub(crate) whole_texts: Option<u32>,
 }
 
 /// Why a model cannot be served here. One line, with what to do.
@@ -203,10 +206,12 @@ impl Sizes<'_> {
 
     /// Bytes beside slots.
     fn shared(&self, context: u64, slots: u64) -> u64 {
-        let mask = cells(context).saturating_mul(MICRO_BATCH * MASK_BYTES);
+        let rows = if self.shape.whole { context } else { MICRO_BATCH };
+        let mask = cells(context).saturating_mul(rows.saturating_mul(MASK_BYTES));
+        let more = self.shape.token.saturating_mul(rows.saturating_sub(MICRO_BATCH));
         let largest = self.shape.layers.iter().map(|layer| layer.slot(context, KvBits::F16)).max();
         let copy = if self.copies { largest.unwrap_or(0).saturating_mul(slots) } else { 0 };
-        mask.saturating_add(copy)
+        mask.saturating_add(more).saturating_add(copy)
     }
 
     fn total(&self, context: u64, slots: u64) -> u64 {
@@ -231,12 +236,13 @@ impl Sizes<'_> {
         if self.asked.is_none() {
             let sharers = self.parallel.min(SHARERS);
             let fits = |context: u64| self.total(context, sharers) <= budget;
-            if fits(self.shape.trained) {
-                context = self.shape.trained;
+            let most = self.shape.unasked();
+            if fits(most) {
+                context = most;
             } else {
                 // In steps in which cells are allocated: in between nothing is saved.
                 let step = cells(1);
-                context = last(least / step, self.shape.trained / step, |steps| fits(steps * step)) * step;
+                context = last(least / step, most / step, |steps| fits(steps * step)) * step;
             }
         }
         let context = context.max(least);
@@ -406,5 +412,6 @@ fn finish(sizes: &Sizes<'_>, (context, slots): (u64, u64), gpu_layers: u64, cach
         kv_bytes_per_token: slot.div_ceil(cells(context).max(1)),
         kv_budget_bytes: slot.saturating_mul(slots),
         weight_bytes: sizes.shape.weights,
+        whole_texts: sizes.shape.whole.then(|| narrow(context)),
     }
 }

@@ -28,7 +28,7 @@ use crate::{
 
 /// How often one request is begun again because its child died. Unit: times; default 2, a guess: the request itself may
 /// be what kills it. More of it: one bad request restarts the child more often, for everybody.
-const MOST_RETRIES: u32 = 2;
+pub(crate) const MOST_RETRIES: u32 = 2;
 
 /// Tokens beyond a least length that are asked for where it falls within a character: llama-server tells none of them until
 /// the character is whole. Unit: tokens; a character has four bytes, and the next may be split too.

@@ -60,13 +60,37 @@ impl Config {
         Ok((both.0.map_err(bad)?, both.1.map_err(bad)?))
     }
 
+    fn architecture(&self) -> &str {
+        self.raw["architectures"][0].as_str().unwrap_or_default()
+    }
+
+    /// Whether it was saved without a head: nothing can be generated.
+    pub(crate) fn is_headless(&self) -> bool {
+        self.architecture().ends_with("Model")
+    }
+
+    /// Lets a family read a checkpoint without a head, which nobody asks for logits.
+    pub(crate) fn tie_head(&mut self) {
+        self.raw["tie_word_embeddings"] = Value::Bool(true);
+    }
+
+    /// Whether tokens see those behind them.
+    pub(crate) fn is_two_way(&self) -> bool {
+        self.raw["is_causal"] == Value::Bool(false) || self.raw["use_bidirectional_attention"] == Value::Bool(true)
+    }
+
+    /// Values of a hidden state; 0: not said.
+    pub(crate) fn hidden_size(&self) -> u32 {
+        self.raw["hidden_size"].as_u64().and_then(|size| u32::try_from(size).ok()).unwrap_or(0)
+    }
+
     /// The family's own arguments.
     pub(crate) fn args<T: DeserializeOwned>(&self) -> Result<T, MlxError> {
         serde_json::from_value(self.raw.clone()).map_err(|e| MlxError::Config(e.to_string()))
     }
 }
 
-fn read_json(path: &Path) -> Result<Option<Value>, MlxError> {
+pub(crate) fn read_json(path: &Path) -> Result<Option<Value>, MlxError> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),

@@ -7,6 +7,7 @@ use engine::{
     decoder::{
         Ban, DecodeError, DecoderLimits, DecoderMemory, PrefillChunk, Sampled, SeqId, SequenceSpec, Steering, StepPlan,
     },
+    pool::Pooling,
 };
 use mesh_proto::{Sampling, TokenId};
 use mlx_rs::{
@@ -20,6 +21,7 @@ use mlx_rs::{
 use crate::{
     families::Model,
     kv::{Kv, Layout},
+    pool::Pooler,
     prefix::{MIN_REUSE, PrefixCache, common},
     sampling::{self, Chosen, OddsArrays, Row},
     step::Step,
@@ -52,6 +54,8 @@ struct InFlight {
     tokens: Array,
     odds: Option<OddsArrays>,
     rows: Vec<SeqId>,
+    /// What it makes of pooled sequences.
+    pooled: Vec<(SeqId, Array)>,
 }
 
 /// A step that waits to be told how its rows choose.
@@ -70,6 +74,7 @@ pub(crate) struct MlxDecoder {
     in_flight: VecDeque<InFlight>,
     held: Option<Held>,
     next_step: u64,
+    pooler: Pooler,
 }
 
 /// The rows of a step that choose a token, and where their hidden states lie in it.
@@ -92,12 +97,14 @@ impl MlxDecoder {
             in_flight: VecDeque::new(),
             held: None,
             next_step: 0,
+            pooler: Pooler::default(),
         }
     }
 
     fn open_sequence(&mut self, spec: SequenceSpec) -> Result<u32> {
         // The prompt's last token is computed in any case: its logits choose the first token of the answer.
-        let usable = &spec.prompt[..spec.prompt.len() - 1];
+        let reads_all = spec.pool.as_ref().is_some_and(Pooling::reads_all);
+        let usable = if reads_all { &[] } else { &spec.prompt[..spec.prompt.len() - 1] };
         let kept = self.prefixes.longest(usable);
         let live = self.longest_live(usable);
         let prefix = match live {
@@ -107,7 +114,10 @@ impl MlxDecoder {
         };
         let reused = prefix.as_ref().map_or(0, |prefix| prefix.len);
         self.kv.open(spec.id, spec.prompt.len() as i32 + 1, prefix.as_ref())?;
-        let SequenceSpec { id, prompt: tokens, sampling, logprobs, ban } = spec;
+        let SequenceSpec { id, prompt: tokens, sampling, logprobs, ban, pool } = spec;
+        if let Some(pooling) = pool {
+            self.pooler.open(id, pooling);
+        }
         let prompt = tokens.len();
         self.sequences.insert(id, Sequence { tokens, prompt, sampling, logprobs, ban, newest: Newest::Prompt });
         Ok(reused as u32)
@@ -139,7 +149,8 @@ impl MlxDecoder {
                 pool.advance(*seq);
             }
         }
-        let mut outputs = self.finish_chunks(&plan.prefill)?;
+        let mut outputs = self.pooler.read(self.model.as_ref(), &hidden, &plan.prefill)?;
+        outputs.extend(self.finish_chunks(&plan.prefill)?);
         if choosers.rows.is_empty() {
             self.issue(Array::from_slice::<u32>(&[], &[0]), None, Vec::new());
         } else {
@@ -163,7 +174,8 @@ impl MlxDecoder {
                 sequence.newest = Newest::Device { step, row };
             }
         }
-        self.in_flight.push_back(InFlight { step, tokens, odds, rows });
+        let pooled = self.pooler.issued();
+        self.in_flight.push_back(InFlight { step, tokens, odds, rows, pooled });
     }
 
     /// The step's input tokens `[tokens]`, and the rows that choose one, in the order of [`Step::new`].
@@ -203,7 +215,7 @@ impl MlxDecoder {
                 sources.push(ahead + known.len() as i32);
                 known.push(token.0);
             }
-            if chunk.last {
+            if chunk.last && !self.pooler.has(chunk.seq) {
                 choosers.rows.push(chunk.seq);
                 choosers.indices.push(sources.len() as i32 - 1);
                 choosers.positions.push(end as u64);
@@ -257,7 +269,7 @@ impl MlxDecoder {
                 outputs.extend(strip.layers.iter().flatten().cloned());
             }
             self.kv.snapshot(chunk.seq);
-            if chunk.last {
+            if chunk.last && !self.pooler.has(chunk.seq) {
                 self.kv.join(chunk.seq)?;
             }
         }
@@ -324,9 +336,17 @@ impl MlxDecoder {
 
     /// What the oldest step chose, read back.
     fn read(&mut self, done: InFlight) -> std::result::Result<Vec<Sampled>, String> {
-        let mut outputs = vec![done.tokens.clone()];
+        let mut outputs: Vec<Array> = done.pooled.iter().map(|(_, values)| values.clone()).collect();
+        if !done.rows.is_empty() {
+            outputs.push(done.tokens.clone());
+        }
         outputs.extend(done.odds.iter().flat_map(OddsArrays::arrays));
         eval(&outputs).map_err(|error| error.what().to_owned())?;
+        let whose = self.pooler.keep(done.pooled)?;
+        let pooled = whose.into_iter().map(|seq| Sampled { seq, token: TokenId(0), odds: None });
+        if done.rows.is_empty() {
+            return Ok(pooled.collect());
+        }
         let tokens = done.tokens.try_as_slice::<u32>().map_err(|error| error.to_string())?;
         let odds = done.odds.as_ref().map_or(Ok(Vec::new()), OddsArrays::read).map_err(|error| error.to_string())?;
         let mut odds: HashMap<usize, _> = odds.into_iter().collect();
@@ -347,6 +367,7 @@ impl MlxDecoder {
             }
             sampled.push(Sampled { seq: *seq, token, odds });
         }
+        sampled.extend(pooled);
         Ok(sampled)
     }
 
@@ -374,10 +395,16 @@ impl MlxDecoder {
         Ok(())
     }
 
+    /// Whether something can be made of this model's hidden states.
+    pub(crate) fn pools(&self) -> bool {
+        self.model.last_norm().is_some()
+    }
+
     /// After a failure of the device no step is in flight any more, as [`DecodeError::Device`] promises.
     fn lose_steps(&mut self, error: &Exception) -> DecodeError {
         self.in_flight.clear();
         self.held = None;
+        self.pooler.issued();
         DecodeError::Device(error.what().to_owned())
     }
 
@@ -437,12 +464,20 @@ impl Decoder for MlxDecoder {
     }
 
     fn collect(&mut self) -> std::result::Result<Vec<Sampled>, DecodeError> {
-        let Some(done) = self.in_flight.pop_front().filter(|done| !done.rows.is_empty()) else { return Ok(Vec::new()) };
+        let Some(done) = self.in_flight.pop_front() else { return Ok(Vec::new()) };
+        if done.rows.is_empty() && done.pooled.is_empty() {
+            return Ok(Vec::new());
+        }
         self.read(done).map_err(|message| self.lose_steps(&Exception::custom(message)))
+    }
+
+    fn pooled(&mut self, seq: SeqId) -> Option<Vec<f32>> {
+        self.pooler.take(seq)
     }
 
     fn close(&mut self, seq: SeqId, kept: Option<&[TokenId]>) {
         let prompt = self.sequences.remove(&seq).map_or(0, |sequence| sequence.prompt);
+        self.pooler.close(seq);
         if let Some(text) = kept
             && let Err(error) = self.keep(seq, text, prompt)
         {

@@ -29,9 +29,11 @@ mod loader;
 mod memory;
 #[cfg(test)]
 mod parity;
+mod pool;
 mod prefix;
 mod quantization;
 mod sampling;
+mod sentence;
 #[allow(dead_code, reason = "pieces of families that are being written; this line goes when they are in")]
 mod step;
 mod sys;
@@ -45,11 +47,16 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use engine::{Decoder, LocalEngine, LocalOptions, StartError, text::TextModel};
+use engine::{
+    Decoder, LocalEngine, LocalOptions, StartError,
+    pool::{Embedding, Judge, Pooling, Pools},
+    text::TextModel,
+};
 use mesh_proto::{ModelDescriptor, ModelId};
 
 pub use error::MlxError;
 use load::{LoadOptions, Loaded};
+use sentence::MadeFor;
 
 /// Every `model_type` of a `config.json` that this engine computes.
 pub fn families() -> Vec<&'static str> {
@@ -110,8 +117,12 @@ fn load_and_serve(options: MlxOptions, say: mpsc::Sender<String>) -> Result<Loca
     };
     let config = config::Config::read(&options.dir)?;
     families::find(&config.model_type)?;
+    let made_for = sentence::made_for(&options.dir, options.id.as_str(), &config)?;
     stage("reading the tokenizer");
     let text = Arc::new(TextModel::load(&options.dir)?);
+    let pools = pools(made_for, config.hidden_size(), &text)?;
+    let needed = pools.as_ref().is_some_and(|pools| !pools.skills().generates);
+    let (able, told) = mpsc::channel();
     let eos = match config.eos.is_empty() {
         true => text.eos_from_tokenizer(),
         false => config.eos,
@@ -130,6 +141,12 @@ fn load_and_serve(options: MlxOptions, say: mpsc::Sender<String>) -> Result<Loca
             residency: None,
         };
         let Loaded { mut decoder, family, quantization } = load::load(&options.dir, load_options, &mut stage)?;
+        if needed && !decoder.pools() {
+            let message = "was made for embeddings or reranking, and this version makes none of this family's models";
+            return Err(MlxError::Config(format!("this model {message}")));
+        }
+        // Who waits for it has not gone.
+        able.send(decoder.pools()).ok();
         stage("warming kernels");
         warm::warm(&mut decoder, sys::on_gpu())
             .map_err(|error| MlxError::Start(format!("the first step failed: {error}")))?;
@@ -145,11 +162,30 @@ fn load_and_serve(options: MlxOptions, say: mpsc::Sender<String>) -> Result<Loca
         };
         Ok::<_, MlxError>((decoder, descriptor))
     };
-    LocalEngine::start(text, eos, local, make).map_err(|error| match error {
+    let engine = LocalEngine::start(text, eos, local, make).map_err(|error| match error {
         StartError::Decoder(cause) => match cause.downcast::<MlxError>() {
             Ok(error) => *error,
             Err(cause) => MlxError::Start(cause.to_string()),
         },
         other => MlxError::Start(other.to_string()),
+    })?;
+    Ok(match pools.filter(|_| told.recv().unwrap_or(false)) {
+        Some(pools) => engine.with_pools(pools),
+        None => engine,
+    })
+}
+
+/// What is made of a model's texts beside answers, if its family can.
+fn pools(made_for: MadeFor, width: u32, text: &TextModel) -> Result<Option<Pools>, MlxError> {
+    let embeds =
+        |pooling, normalise, alone| Pools::Embeds { embedding: Embedding { pooling, normalise, width }, alone };
+    Ok(match made_for {
+        _ if width == 0 => None,
+        MadeFor::Answers => Some(embeds(Pooling::Mean, true, false)),
+        MadeFor::Vectors { pooling, normalise } => Some(embeds(pooling, normalise, true)),
+        MadeFor::Scores => Some(Pools::Reranks(
+            Judge::new(text)
+                .map_err(|message| MlxError::Start(format!("this reranker cannot be served: {message}")))?,
+        )),
     })
 }

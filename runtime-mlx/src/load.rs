@@ -45,9 +45,13 @@ pub(crate) struct LoadOptions {
 
 /// Reads a checkpoint. Everything that could make serving it fail is an error here, before anything is served.
 pub(crate) fn load(dir: &Path, options: LoadOptions, stage: &mut dyn FnMut(&str)) -> Result<Loaded, MlxError> {
-    let config = Config::read(dir)?;
+    let mut config = Config::read(dir)?;
     let family = families::find(&config.model_type)?;
     let mut weights = Weights::open(dir)?;
+    weights.under_model();
+    if config.is_headless() && !weights.has("lm_head.weight") {
+        config.tie_head();
+    }
     let stored_dtype = weights.float_dtype();
     let budget = Budget::new(options.max_memory, options.sharers)?;
     let dense_bytes = weights.dense_f32_bytes(config.quantization.as_ref())?;

@@ -47,6 +47,17 @@ impl Weights {
         Ok(Self { tensors, stored_bytes })
     }
 
+    /// Gives tensors that were saved without the head, and so without `model.` before their names, the names that families
+    /// know.
+    pub(crate) fn under_model(&mut self) {
+        if !self.has("embed_tokens.weight") || self.tensors.keys().any(|name| name.starts_with("model.")) {
+            return;
+        }
+        let all = std::mem::take(&mut self.tensors).into_iter();
+        let renamed = |name: String| if name.starts_with("lm_head.") { name } else { format!("model.{name}") };
+        self.tensors = all.map(|(name, tensor)| (renamed(name), tensor)).collect();
+    }
+
     /// Whether the tensor is there and not yet taken.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.tensors.contains_key(name)

@@ -168,13 +168,19 @@ fn is_sidecar(path: &str, folder: &str) -> bool {
             None => return false,
         }
     };
-    if below.starts_with("additional_chat_templates/") {
+    if below.starts_with("additional_chat_templates/") || is_pooling(below) {
         return true;
     }
     let heavy = check::is_model_file(below) || check::ends_ignoring_case(below, ".bin");
-    let whole = ["generation_config.json", "special_tokens_map.json", "merges.txt"].contains(&below);
+    let whole = ["generation_config.json", "special_tokens_map.json", "merges.txt", "modules.json"].contains(&below);
     let begins = ["tokenizer", "chat_template", "vocab."].iter().any(|start| below.starts_with(start));
     !heavy && !below.contains('/') && (whole || begins)
+}
+
+/// `1_Pooling/config.json`, where sentence-transformers says how hidden states become a vector.
+fn is_pooling(below: &str) -> bool {
+    let folder = below.strip_suffix("/config.json");
+    folder.is_some_and(|folder| folder.ends_with("_Pooling") && !folder.contains('/'))
 }
 
 #[derive(Deserialize)]

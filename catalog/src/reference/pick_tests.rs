@@ -194,6 +194,24 @@ fn a_projector_is_told_apart_and_never_the_model() {
 }
 
 #[test]
+fn an_embedding_model_comes_with_what_says_how_it_pools() {
+    let list = files(&[
+        "1_Pooling/README.md",
+        "1_Pooling/config.json",
+        "2_Dense/config.json",
+        "2_Dense/model.safetensors",
+        "config.json",
+        "model.safetensors",
+        "modules.json",
+        "onnx/1_Pooling/config.json",
+        "tokenizer.json",
+    ]);
+    let selection = picked(&list, "org/embedding", Some(Mlx));
+    assert_eq!(paths(&selection.weights), ["model.safetensors"]);
+    assert_eq!(paths(&selection.sidecars), ["config.json", "1_Pooling/config.json", "modules.json", "tokenizer.json"]);
+}
+
+#[test]
 fn an_mlx_model_comes_with_its_sidecars() {
     let list = mlx_community();
     let selection = picked(&list, "mlx-community/Qwen3-4B-4bit", Some(Mlx));

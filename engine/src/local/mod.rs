@@ -42,6 +42,7 @@
 
 mod mailbox;
 mod outbox;
+mod pool;
 mod prepare;
 mod request;
 mod steer;
@@ -56,14 +57,16 @@ use std::{
 };
 
 use futures_core::future::BoxFuture;
-use mesh_proto::{GenerateError, GenerateRequest, ModelDescriptor, TokenId};
+use mesh_proto::{GenerateError, GenerateRequest, ModelDescriptor, PoolRequest, Pooled, TokenId};
 use thiserror::Error;
+use tokio::sync::Semaphore;
 
 use crate::{
     Decoder, Engine, EngineLoad, Generation, arrival,
     constrain::Grammars,
     house::{House, Place},
     local::{mailbox::Mailbox, outbox::Outbox, prepare::Model, request::Request},
+    pool::{Pools, Skills},
     scheduler::SchedulerLimits,
     text::TextModel,
     times::Times,
@@ -92,6 +95,10 @@ impl Default for LocalOptions {
     }
 }
 
+/// Of the sequences computed together, those that are pooled: one in so many, the others stay free for answers. Guess:
+/// several texts fill a step as well as many do.
+const POOLED_PART: usize = 2;
+
 /// Why a local engine does not start.
 #[derive(Debug, Error)]
 pub enum StartError {
@@ -114,6 +121,9 @@ pub struct LocalEngine {
     event_buffer: usize,
     mailbox: Arc<Mailbox>,
     worker: Option<JoinHandle<()>>,
+    pools: Option<Pools>,
+    /// Sequences that are pooled at once, over all requests.
+    pooled: Arc<Semaphore>,
 }
 
 impl LocalEngine {
@@ -177,7 +187,16 @@ impl LocalEngine {
             event_buffer: options.event_buffer,
             mailbox,
             worker: Some(worker),
+            pools: None,
+            pooled: Arc::new(Semaphore::new((max_running as usize / POOLED_PART).max(1))),
         })
+    }
+
+    /// The same, which also makes this of texts. Its decoder can ([`Decoder::pooled`]).
+    #[must_use]
+    pub fn with_pools(mut self, pools: Pools) -> Self {
+        self.pools = Some(pools);
+        self
     }
 
     /// The model's text pipeline, for whoever only counts or cuts tokens.
@@ -211,7 +230,22 @@ impl Engine for LocalEngine {
 
     fn generate(&self, request: GenerateRequest) -> BoxFuture<'_, Result<Generation, GenerateError>> {
         let place = self.mailbox.house.place();
-        Box::pin(async move { self.accept(request, place?).await })
+        Box::pin(async move {
+            self.skills().check_generates(request.model.as_str())?;
+            self.accept(request, place?).await
+        })
+    }
+
+    fn skills(&self) -> Skills {
+        self.pools.as_ref().map_or_else(Skills::default, Pools::skills)
+    }
+
+    fn pool(&self, request: PoolRequest) -> BoxFuture<'_, Result<Pooled, GenerateError>> {
+        let place = self.mailbox.house.place();
+        Box::pin(async move {
+            self.skills().check(&request.task, request.model.as_str())?;
+            self.make(request, place?).await
+        })
     }
 
     fn text_model(&self) -> Option<&Arc<TextModel>> {

@@ -54,7 +54,7 @@ impl Model {
         sampling.seed.get_or_insert_with(arrival::draw_seed);
         let dry = sampling.dry.clone().map(|dry| Repetition::new(dry, self.text.clone()));
         let steer = Steer { guide, dry, min_tokens, eos: self.eos.clone() };
-        Ok((draft, Choice { sampling, logprobs, steer }))
+        Ok((draft, Choice { sampling, logprobs, steer, pool: None }))
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use mesh_proto::{Event, FinishReason, GenerateError, RequestId, Sampling, TokenId};
+use mesh_proto::{Event, FinishReason, GenerateError, RequestId, Sampling, TokenId, Usage};
+use tokio::sync::oneshot;
 
 use crate::{
     decoder::{Sampled, SeqId, SequenceSpec, Steering},
@@ -11,6 +12,7 @@ use crate::{
         outbox::{Delivery, Outbox},
         steer::Steer,
     },
+    pool::Pooling,
     times::Times,
 };
 
@@ -20,6 +22,18 @@ pub(super) struct Choice {
     pub(super) sampling: Sampling,
     pub(super) logprobs: Option<u8>,
     pub(super) steer: Steer,
+    /// Nothing is chosen: this is made of the prompt.
+    pub(super) pool: Option<Made>,
+}
+
+/// What is made of a prompt instead of an answer.
+#[derive(Debug)]
+pub(super) struct Made {
+    pub(super) pooling: Pooling,
+    /// Tokens at the prompt's start that later ones may begin with.
+    pub(super) kept: usize,
+    /// Who waits for it.
+    pub(super) tell: Option<oneshot::Sender<Vec<f32>>>,
 }
 
 /// A request from acceptance to its end. Its sequence may change: a preempted one is opened again under a new id.
@@ -74,6 +88,7 @@ impl Request {
         SequenceSpec {
             logprobs: self.choice.logprobs,
             ban: self.choice.steer.ban(self.draft.prompt_tokens()),
+            pool: self.choice.pool.as_ref().map(|made| made.pooling.clone()),
             ..SequenceSpec::new(seq, self.draft.tokens().to_vec(), self.choice.sampling.clone())
         }
     }
@@ -116,7 +131,28 @@ impl Request {
     pub(super) fn held(&self) -> &[TokenId] {
         let tokens = self.draft.tokens();
         let computed = if self.computed < self.opened_with { self.computed as usize } else { tokens.len() };
+        let computed = self.choice.pool.as_ref().map_or(computed, |made| made.kept.min(computed));
         tokens.get(..computed).unwrap_or(tokens)
+    }
+
+    /// Whether something is made of its prompt, and no token is chosen.
+    pub(super) fn pools(&self) -> bool {
+        self.choice.pool.is_some()
+    }
+
+    /// What the decoder made of its prompt, which ends it.
+    ///
+    /// # Errors
+    /// When that is nothing.
+    pub(super) fn pooled(&mut self, made: Option<Vec<f32>>) -> Result<bool, GenerateError> {
+        let nothing = || GenerateError::Engine("the decoder made nothing of this text".to_owned());
+        let made = made.ok_or_else(nothing)?;
+        if let Some(tell) = self.choice.pool.as_mut().and_then(|pool| pool.tell.take()) {
+            // Nobody waits any more: its sequence is swept with the others of its request.
+            tell.send(made).ok();
+        }
+        self.finish(End::STOP);
+        Ok(true)
     }
 
     /// The next token of the answer. Says whether that ends it.
@@ -165,6 +201,10 @@ impl Request {
     }
 
     fn log(&self, end: &str) {
+        if self.pools() {
+            let Usage { prompt_tokens, cached_tokens, .. } = self.draft.usage(self.cached.unwrap_or(0));
+            return tracing::debug!(request = %self.id, end, prompt_tokens, cached_tokens, "a text was pooled");
+        }
         self.times.log(&self.id, &self.draft, self.cached.unwrap_or(0), end);
     }
 }

@@ -210,15 +210,21 @@ impl<D: Decoder> Worker<D> {
         match self.decoder.collect() {
             Ok(sampled) => {
                 self.strikes = 0;
-                self.mailbox.house.stepped(sampled.len());
+                let pools = |seq: &SeqId| self.live.get(seq).is_some_and(Request::pools);
+                self.mailbox.house.stepped(sampled.iter().filter(|token| !pools(&token.seq)).count());
                 let missing = self.scheduler.collected(&sampled);
                 for token in sampled {
                     let seq = token.seq;
                     let Some(request) = self.live.get_mut(&seq) else { continue };
-                    if let Some(after) = request.times.token() {
-                        self.mailbox.house.first_token(after);
-                    }
-                    match request.take(token, &self.eos) {
+                    let ended = if request.pools() {
+                        request.pooled(self.decoder.pooled(seq))
+                    } else {
+                        if let Some(after) = request.times.token() {
+                            self.mailbox.house.first_token(after);
+                        }
+                        request.take(token, &self.eos)
+                    };
+                    match ended {
                         Ok(true) => self.end(seq, true),
                         Ok(false) => {}
                         Err(error) => self.end_failed(seq, error),

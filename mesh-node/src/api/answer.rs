@@ -62,12 +62,7 @@ impl Answer {
 
     /// The headers that tell which node works on it now, and why; none outside a mesh.
     pub(super) fn origin(&self) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        if let Some((node, reason)) = self.trace.now() {
-            let values = [(NODE, node.to_string()), (ROUTE, reason)];
-            headers.extend(values.into_iter().filter_map(|(name, value)| Some((name, value.try_into().ok()?))));
-        }
-        headers
+        origin(&self.trace)
     }
 
     /// Tokens of the prompt.
@@ -109,6 +104,16 @@ impl Answer {
         self.record.note(&event);
         Some(event)
     }
+}
+
+/// The headers that tell which node works on something, and why; none outside a mesh.
+pub(super) fn origin(trace: &Trace) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    if let Some((node, reason)) = trace.now() {
+        let values = [(NODE, node.to_string()), (ROUTE, reason)];
+        headers.extend(values.into_iter().filter_map(|(name, value)| Some((name, value.try_into().ok()?))));
+    }
+    headers
 }
 
 fn broken_off() -> GenerateError {

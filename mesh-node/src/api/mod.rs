@@ -12,6 +12,8 @@ mod named;
 mod observe;
 pub mod openai;
 mod openapi;
+mod pooled;
+mod rerank;
 mod responses;
 mod sse;
 mod thought;
@@ -56,10 +58,12 @@ fn table() -> Vec<Route> {
         ("/v1/models/{*id}", &["GET"], get(openai::models::show)),
         ("/v1/chat/completions", &["POST"], post(openai::chat::serve)),
         ("/v1/completions", &["POST"], post(openai::completions::serve)),
+        ("/v1/embeddings", &["POST"], post(openai::embeddings::serve)),
         ("/tokenize", &["POST"], post(tokens::tokenize)),
         ("/detokenize", &["POST"], post(tokens::detokenize)),
     ];
-    own.into_iter().chain(anthropic::table()).chain(responses::table()).chain(llama::table()).collect()
+    let own = own.into_iter().chain(rerank::table()).chain(llama::table());
+    own.chain(anthropic::table()).chain(responses::table()).collect()
 }
 
 /// The routes of this node, behind their door.

@@ -59,6 +59,8 @@ mod tests {
             ("MessagesRequest", fields::<anthropic::messages::MessagesRequest>()),
             ("ResponsesRequest", fields::<responses::create::CreateRequest>()),
             ("LlamaCompletionRequest", fields::<llama::completion::LlamaRequest>()),
+            ("EmbeddingsRequest", fields::<openai::embeddings::EmbeddingsRequest>()),
+            ("RerankRequest", fields::<crate::api::rerank::RerankRequest>()),
             ("TokenizeRequest", fields::<crate::api::tokens::TokenizeRequest>()),
             ("DetokenizeRequest", fields::<crate::api::tokens::DetokenizeRequest>()),
         ] {

@@ -52,6 +52,9 @@ pub struct LocalModelStatus {
     pub running: u32,
     /// Generations waiting.
     pub waiting: u32,
+    /// What can be asked of it, once it answers: `chat`, `tools`, `reasoning`, `embeddings`, `rerank`.
+    #[serde(default)]
+    pub capabilities: Vec<String>,
 }
 
 /// The mesh, from here.

@@ -136,6 +136,9 @@ fn model_status(model: &LocalModel) -> LocalModelStatus {
         weight_bytes: model.facts.weight_bytes,
         running: load.running,
         waiting: load.waiting,
+        capabilities: model
+            .served()
+            .map_or_else(Vec::new, |served| served.capabilities.words().into_iter().map(str::to_owned).collect()),
     }
 }
 

@@ -43,7 +43,7 @@ pub(super) fn status(node: &NodeStatus) -> String {
     if node.models.is_empty() {
         out.push_str(" none; mesh-llm load MODEL brings one");
     } else {
-        let mut rows = table(["name", "state", "running", "waiting", "context", "weights", "stored as"]);
+        let mut rows = table(["name", "state", "running", "waiting", "context", "weights", "stored as", "for"]);
         for model in &node.models {
             rows.add_row([
                 model.id.clone(),
@@ -53,6 +53,7 @@ pub(super) fn status(node: &NodeStatus) -> String {
                 model.context_tokens.to_string(),
                 ByteSize::b(model.weight_bytes).display().iec().to_string(),
                 model.quantization.clone(),
+                model.capabilities.join(" "),
             ]);
         }
         out.push_str(&text(&rows));
@@ -164,6 +165,7 @@ mod tests {
             weight_bytes: 3 << 20,
             running: 0,
             waiting: 0,
+            capabilities: vec!["chat".into(), "embeddings".into()],
         };
         NodeStatus {
             version: "0.1.0".into(),
@@ -184,8 +186,8 @@ mod tests {
         answers running 2, waiting 1
 
         models of this node
-         name       state            running  waiting  context  weights  stored as
-         mesh-tiny  on disk, pinned  0        0        4096     3.0 MiB  4-bit affine, group 32
+         name       state            running  waiting  context  weights  stored as               for
+         mesh-tiny  on disk, pinned  0        0        4096     3.0 MiB  4-bit affine, group 32  chat embeddings
 
         in no mesh
         ");

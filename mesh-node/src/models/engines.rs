@@ -1,6 +1,6 @@
 //! Which engine serves what, and how it parts memory; must not know models by name.
 
-use catalog::{Capability, Entry, Format, fit::Rules};
+use catalog::{Entry, Format, fit::Rules};
 
 /// Of the machine's memory, what models may take. Unit: thousandths. Origin: `DEFAULT_SHARE` of `runtime-mlx`,
 /// `MEMORY_SHARE` of `runtime-gguf-bridge`.
@@ -57,9 +57,6 @@ impl Engines {
 
     /// Why no engine of this version serves an entry; `None`: one does.
     pub(super) fn refusal_of(&self, entry: &Entry) -> Option<&'static str> {
-        if !entry.capabilities.contains(&Capability::Chat) {
-            return Some("this version does not serve embeddings yet");
-        }
         self.refusal(entry.format, &entry.family, &entry.quantization)
     }
 
@@ -100,10 +97,16 @@ mod tests {
     fn the_engine_follows_from_the_family_and_the_form() {
         let engines = Engines::of_this_machine();
         let served = |id: &str| engines.refusal_of(catalog::entry(id).unwrap()).is_none();
-        for id in ["Qwen3-4B-MLX", "SmolLM2-135M-Instruct-MLX", "Qwen3-4B-GGUF", "gpt-oss-20b-GGUF"] {
+        for id in [
+            "Qwen3-4B-MLX",
+            "SmolLM2-135M-Instruct-MLX",
+            "Qwen3-4B-GGUF",
+            "gpt-oss-20b-GGUF",
+            "Qwen3-Embedding-0.6B-GGUF",
+        ] {
             assert!(served(id), "{id}");
         }
-        for id in ["Qwen3-30B-A3B-MLX", "gpt-oss-20b-MLX", "Qwen3-Embedding-0.6B-GGUF"] {
+        for id in ["Qwen3-30B-A3B-MLX", "gpt-oss-20b-MLX"] {
             assert!(!served(id), "{id}");
         }
         let refusal = |quantization| engines.refusal(Format::Mlx, "qwen3", quantization);

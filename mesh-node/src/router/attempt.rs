@@ -139,7 +139,7 @@ impl Pump {
                     return self.finish().await.map(|()| false);
                 }
                 Step::GiveUp(why) => {
-                    let error = self.error_of(why);
+                    let error = error_of(why, self.error.take());
                     self.tell(Event::Failed(error)).await?;
                     return Ok(false);
                 }
@@ -194,6 +194,8 @@ impl Pump {
                         Heard::Tokens { at: *at, count: u32::try_from(tokens.len()).unwrap_or(u32::MAX) }
                     }
                     Reply::Finished { .. } => Heard::Finished,
+                    // Rows answer another question.
+                    Reply::Rows { .. } => Heard::Failed(Failure::OutOfStep),
                     Reply::Failed(error) => Heard::Failed(self.failure_of(error.clone())),
                 };
                 self.pending = Some(reply);
@@ -205,23 +207,12 @@ impl Pump {
 
     /// What a host's error means for the next try.
     fn failure_of(&mut self, error: GenerateError) -> Failure {
-        let failure = match &error {
-            GenerateError::Invalid { .. } => Failure::Caller,
-            GenerateError::ContextOverflow { prompt_tokens, .. } => {
-                // Another host may have more memory for it.
-                self.wish.context_tokens = self.wish.context_tokens.max(prompt_tokens.saturating_add(1));
-                let others = self.router.choices(&self.wish);
-                let here = self.current.as_ref().map(|current| current.node);
-                let larger = others.iter().any(|choice| Some(choice.candidate.node) != here);
-                if larger { Failure::Unserved } else { Failure::Caller }
-            }
-            GenerateError::Busy { retry_after_s, .. } => {
-                Failure::Busy { retry_after: Millis::secs((*retry_after_s).into()) }
-            }
-            GenerateError::ShuttingDown => Failure::Draining,
-            GenerateError::NotServed { .. } | GenerateError::Unavailable(_) => Failure::Unserved,
-            GenerateError::Engine(_) => Failure::Engine,
-        };
+        let here = self.current.as_ref().map(|current| current.node);
+        let failure = failure_of(&error, |prompt_tokens| {
+            self.wish.context_tokens = self.wish.context_tokens.max(prompt_tokens.saturating_add(1));
+            let others = self.router.choices(&self.wish);
+            others.iter().any(|choice| Some(choice.candidate.node) != here)
+        });
         self.error = Some(error);
         failure
     }
@@ -305,21 +296,41 @@ impl Pump {
             }
         }
     }
+}
 
-    fn error_of(&mut self, why: GiveUp) -> GenerateError {
-        let said = self.error.take();
-        match (why, said) {
-            (GiveUp::Caller, Some(error)) => error,
-            (GiveUp::Busy { .. }, Some(busy @ GenerateError::Busy { .. })) => busy,
-            (GiveUp::Busy { retry_after }, _) => GenerateError::Busy {
-                waiting: 0,
-                retry_after_s: u32::try_from(retry_after.0 / 1000).unwrap_or(1).max(1),
-            },
-            (why @ GiveUp::TooManyTries { .. }, Some(GenerateError::Engine(error))) => {
-                GenerateError::Engine(format!("{error} ({why})"))
-            }
-            (why, _) => GenerateError::Unavailable(why.to_string()),
+/// What a client is told. `said`: the last host's own words.
+pub(super) fn error_of(why: GiveUp, said: Option<GenerateError>) -> GenerateError {
+    match (why, said) {
+        (GiveUp::Caller, Some(error)) => error,
+        (GiveUp::Busy { .. }, Some(busy @ GenerateError::Busy { .. })) => busy,
+        (GiveUp::Busy { retry_after }, _) => {
+            GenerateError::Busy { waiting: 0, retry_after_s: u32::try_from(retry_after.0 / 1000).unwrap_or(1).max(1) }
         }
+        (why @ GiveUp::TooManyTries { .. }, Some(GenerateError::Engine(error))) => {
+            GenerateError::Engine(format!("{error} ({why})"))
+        }
+        (why, _) => GenerateError::Unavailable(why.to_string()),
+    }
+}
+
+/// What a host's error means for the next try, `larger` host or not for what is too long for this one.
+pub(super) fn failure_of(error: &GenerateError, larger: impl FnOnce(u32) -> bool) -> Failure {
+    match error {
+        GenerateError::Invalid { .. } => Failure::Caller,
+        // Another host may have more memory for it.
+        GenerateError::ContextOverflow { prompt_tokens, .. } => {
+            if larger(*prompt_tokens) {
+                Failure::Unserved
+            } else {
+                Failure::Caller
+            }
+        }
+        GenerateError::Busy { retry_after_s, .. } => {
+            Failure::Busy { retry_after: Millis::secs((*retry_after_s).into()) }
+        }
+        GenerateError::ShuttingDown => Failure::Draining,
+        GenerateError::NotServed { .. } | GenerateError::Unavailable(_) => Failure::Unserved,
+        GenerateError::Engine(_) => Failure::Engine,
     }
 }
 

@@ -2,9 +2,11 @@
 //!
 //! [`Router::find`] turns a name into a [`Target`] (what lowering must know of the model, wherever it is), and
 //! [`Router::begin`] starts a generation there. Where more than one node could answer, [`attempt`] walks down the order
-//! that `mesh_proto::routing` gives, and resumes on the next host what the last one left.
+//! that `mesh_proto::routing` gives, and resumes on the next host what the last one left; [`rows`] asks the next one for the
+//! vectors or scores that the last one did not give.
 
 mod attempt;
+mod rows;
 mod target;
 
 use std::{
@@ -14,7 +16,7 @@ use std::{
 
 use engine::Generation;
 use mesh_proto::{
-    GenerateError, GenerateRequest, ModelId,
+    GenerateError, GenerateRequest, ModelId, PoolRequest, Pooled,
     identity::NodeId,
     placement::ModelKey,
     routing::{AttemptConfig, Candidate, Choice, Load, PrefixChain, SessionKey, Targets, Wish, route},
@@ -55,6 +57,15 @@ pub struct Begun {
     /// Its events, `Started` first.
     pub generation: Generation,
     /// Who works on it now.
+    pub trace: Arc<Trace>,
+}
+
+/// Vectors or scores, and who made them.
+#[derive(Debug)]
+pub struct Made {
+    /// They.
+    pub pooled: Pooled,
+    /// Who made them.
     pub trace: Arc<Trace>,
 }
 
@@ -234,6 +245,19 @@ impl Router {
         );
         tokio::spawn(pump.run(choices));
         Ok(Begun { generation: Generation::new(received, None), trace })
+    }
+
+    /// Vectors or scores of texts, from the best host or the next one.
+    ///
+    /// # Errors
+    /// As an engine's: nothing runs on after one.
+    pub async fn pool(&self, target: &Target, request: PoolRequest) -> Result<Made, GenerateError> {
+        let local = self.locals().find(&request.model);
+        let Some(mesh) = self.mesh() else {
+            let served = local.ok_or_else(|| GenerateError::NotServed { model: request.model.to_string() })?;
+            return Ok(Made { pooled: served.engine.pool(request).await?, trace: Arc::default() });
+        };
+        rows::run(self, mesh, target, request).await
     }
 
     /// Who could be asked now, best first.

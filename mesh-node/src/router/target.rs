@@ -1,6 +1,10 @@
 //! A model as a door knows it, wherever it is served, and why a name is none; must not know how it is asked.
 
-use mesh_proto::{ModelId, Sampling, placement::ModelKey, record::ServedModel};
+use mesh_proto::{
+    ModelId, Sampling,
+    placement::ModelKey,
+    record::{Capabilities, ServedModel},
+};
 use thiserror::Error;
 
 use crate::{local::Served, mesh::MeshModel};
@@ -60,6 +64,8 @@ pub struct Listed {
     pub quantization: String,
     /// Nodes that answer for it.
     pub owners: usize,
+    /// What can be asked of it.
+    pub capabilities: Capabilities,
 }
 
 impl Listed {
@@ -73,6 +79,7 @@ impl Listed {
             family: descriptor.family.clone(),
             quantization: descriptor.quantization.clone(),
             owners: 1,
+            capabilities: served.capabilities,
         }
     }
 
@@ -86,12 +93,14 @@ impl Listed {
             family: served.family.clone(),
             quantization: served.identity.quantization.clone(),
             owners: model.owners,
+            capabilities: served.capabilities,
         }
     }
 
     pub(super) fn add(&mut self, own: &Self) {
         self.owners += own.owners;
         self.context_tokens = self.context_tokens.max(own.context_tokens);
+        self.capabilities = self.capabilities.and(own.capabilities);
     }
 }
 

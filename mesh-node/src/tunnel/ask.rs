@@ -8,14 +8,14 @@ use std::{
 use engine::Engine;
 use iroh::endpoint::{Connection, VarInt};
 use mesh_proto::{
-    GenerateError, GenerateRequest,
+    GenerateError, GenerateRequest, PoolRequest, PoolTask,
     identity::{Contact, NodeId},
     infer::{Ask, Reply},
     routing::Failure,
 };
 use tokio::{sync::mpsc, task::JoinHandle};
 
-use super::{io, speak};
+use super::{io, speak, speak_rows};
 use crate::mesh::{INFER, Net};
 
 /// Replies that wait for this node's own door; beyond them QUIC makes the host wait.
@@ -77,9 +77,18 @@ impl Drop for Asking {
 impl Asking {
     /// Asks an engine of this process.
     pub(crate) fn local(engine: Arc<dyn Engine>, request: GenerateRequest) -> Self {
+        Self::heard(|| speak(engine, request))
+    }
+
+    /// Asks an engine of this process for vectors or scores.
+    pub(crate) fn local_rows(engine: Arc<dyn Engine>, request: PoolRequest) -> Self {
+        Self::heard(|| speak_rows(engine, request))
+    }
+
+    fn heard(speak: impl FnOnce() -> mpsc::Receiver<Reply>) -> Self {
         let (tell, said) = mpsc::channel(ROOM);
+        let mut replies = speak();
         let task = tokio::spawn(async move {
-            let mut replies = speak(engine, request);
             // Whoever stops listening drops this task.
             let mut open = tell.send(Said::Connected).await.is_ok();
             while open && let Some(reply) = replies.recv().await {
@@ -91,9 +100,18 @@ impl Asking {
 
     /// Asks another node.
     pub(crate) fn remote(pool: Pool, contact: Contact, ask: Ask) -> Self {
+        Self::there(pool, contact, ask, None)
+    }
+
+    /// Asks another node for vectors or scores: [`Ask::pool`].
+    pub(crate) fn remote_rows(pool: Pool, contact: Contact, ask: Ask, task: PoolTask) -> Self {
+        Self::there(pool, contact, ask, Some(task))
+    }
+
+    fn there(pool: Pool, contact: Contact, ask: Ask, wanted: Option<PoolTask>) -> Self {
         let (tell, said) = mpsc::channel(ROOM);
         let task = tokio::spawn(async move {
-            let failure = remote(&pool, &contact, ask, &tell).await;
+            let failure = remote(&pool, &contact, (ask, wanted), &tell).await;
             // Whoever stops listening drops this task.
             let _ = tell.send(Said::Failed(failure)).await;
         });
@@ -106,11 +124,22 @@ impl Asking {
     }
 }
 
-async fn remote(pool: &Pool, contact: &Contact, ask: Ask, tell: &mpsc::Sender<Said>) -> Failure {
-    let frame = match io::framed(&ask) {
+async fn remote(
+    pool: &Pool,
+    contact: &Contact,
+    (ask, wanted): (Ask, Option<PoolTask>),
+    tell: &mpsc::Sender<Said>,
+) -> Failure {
+    let field = if wanted.is_some() { "input" } else { "messages" };
+    let framed = io::framed(&ask).and_then(|mut frame| {
+        frame.extend(wanted.as_ref().map(io::framed).transpose()?.into_iter().flatten());
+        Ok(frame)
+    });
+    drop((ask, wanted));
+    let frame = match framed {
         Ok(frame) => frame,
         Err(error) => {
-            let refused = GenerateError::invalid("messages", format!("the request is too long for a peer: {error}"));
+            let refused = GenerateError::invalid(field, format!("the request is too long for a peer: {error}"));
             let _ = tell.send(Said::Reply(Reply::Failed(refused))).await;
             return Failure::Caller;
         }

@@ -14,7 +14,8 @@ use iroh::{
     protocol::{AcceptError, ProtocolHandler},
 };
 use mesh_proto::{
-    GenerateError,
+    GenerateError, PoolRequest, PoolTask,
+    codec::{CodecError, Wire},
     identity::{MeshId, NodeId},
     infer::{Ask, Reply},
     placement::ModelKey,
@@ -25,7 +26,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{io, speak};
+use super::{io, speak, speak_rows};
 use crate::{
     local::LocalEngines,
     mesh::{Sketches, node_id},
@@ -102,34 +103,45 @@ impl Serve {
         let Ok(_place) = quota.requests.clone().try_acquire_owned() else {
             return self.too_much(send, recv).await;
         };
-        let (ask, _memory) = match timeout(READ, read(&mut recv, &quota)).await {
+        let (ask, _memory): (Ask, _) = match timeout(READ, read(&mut recv, &quota)).await {
             Ok(Ok(Some(asked))) => asked,
             Ok(Ok(None)) => return self.too_much(send, recv).await,
-            Ok(Err(error)) => {
-                self.refused.fetch_add(1, Relaxed);
-                tracing::debug!(%error, "a peer's request cannot be read");
-                let _ = recv.stop(VarInt::from_u32(MALFORMED));
-                let _ = send.reset(VarInt::from_u32(MALFORMED));
-                return;
-            }
-            Err(_) => {
-                self.refused.fetch_add(1, Relaxed);
-                let _ = send.reset(VarInt::from_u32(MALFORMED));
-                return;
-            }
+            Ok(Err(error)) => return self.malformed(send, recv, &error.to_string()),
+            Err(_) => return self.malformed(send, recv, "it did not come in time"),
         };
         if let Some(tag) = ask.unknown_demand() {
             let message = format!("this node's release does not know what field {tag} of a newer one asks for");
             return end(send, Reply::Failed(GenerateError::invalid(format!("ext {tag}"), message))).await;
         }
+        let (task, _more): (Option<PoolTask>, _) = match ask.pools() {
+            false => (None, None),
+            true => match timeout(READ, read(&mut recv, &quota)).await {
+                Ok(Ok(Some((task, memory)))) => (Some(task), Some(memory)),
+                Ok(Ok(None)) => return self.too_much(send, recv).await,
+                Ok(Err(io::FrameError::Codec(CodecError::UnknownVariant { found, .. }))) => {
+                    let message = format!("this node's release does not know task {found} of a newer one");
+                    return end(send, Reply::Failed(GenerateError::invalid("task", message))).await;
+                }
+                Ok(Err(error)) => return self.malformed(send, recv, &error.to_string()),
+                Err(_) => return self.malformed(send, recv, "it did not come in time"),
+            },
+        };
         let Some(served) = self.locals.find_key(ask.model) else {
             let model = ask.request.model.to_string();
             return end(send, Reply::Failed(GenerateError::NotServed { model })).await;
         };
         let (model, deadline) = (ask.model, ask.deadline);
-        let prefix = PrefixChain::of(&ask.request.prompt, &self.mesh.0, model);
-        self.sketches.cached(model, &prefix, None);
-        let replies = speak(served.engine, ask.into_request());
+        let replies = match task {
+            Some(task) => {
+                let request = ask.into_request();
+                speak_rows(served.engine, PoolRequest { id: request.id, model: request.model, task })
+            }
+            None => {
+                let prefix = PrefixChain::of(&ask.request.prompt, &self.mesh.0, model);
+                self.sketches.cached(model, &prefix, None);
+                speak(served.engine, ask.into_request())
+            }
+        };
         let relay = self.relay(&mut send, replies, model);
         let ended = match deadline {
             Some(deadline) => timeout(Duration::from_millis(deadline.0), relay).await.unwrap_or(Ended::Late),
@@ -140,6 +152,15 @@ impl Serve {
             Ended::Late => drop(send.reset(VarInt::from_u32(0))),
             Ended::HandedOver => end(send, Reply::Failed(GenerateError::ShuttingDown)).await,
         }
+    }
+
+    /// What the peer sent is none of what a peer may send.
+    fn malformed(&self, mut send: SendStream, mut recv: RecvStream, error: &str) {
+        self.refused.fetch_add(1, Relaxed);
+        tracing::debug!(error, "a peer's request cannot be read");
+        // Both fail where the stream has ended already.
+        let _ = recv.stop(VarInt::from_u32(MALFORMED));
+        let _ = send.reset(VarInt::from_u32(MALFORMED));
     }
 
     /// The peer has as much here as it may. It is told so before all of its request has come.
@@ -190,9 +211,12 @@ enum Ended {
 
 /// `None`: with this request, the peer would have more here than it may. It does not wait: unread streams would fill the
 /// connection's window, and the asking side would take the silence for death.
-async fn read(recv: &mut RecvStream, quota: &Quota) -> Result<Option<(Ask, OwnedSemaphorePermit)>, io::FrameError> {
+async fn read<T: Wire>(
+    recv: &mut RecvStream,
+    quota: &Quota,
+) -> Result<Option<(T, OwnedSemaphorePermit)>, io::FrameError> {
     let broken = || io::FrameError::Broken("it asked for nothing".into());
-    let length = io::length::<Ask>(recv).await?.ok_or_else(broken)?;
+    let length = io::length::<T>(recv).await?.ok_or_else(broken)?;
     let kib = u32::try_from(length.div_ceil(1024)).unwrap_or(u32::MAX);
     let Ok(memory) = quota.kib.clone().try_acquire_many_owned(kib) else { return Ok(None) };
     Ok(Some((io::body(recv, length).await?, memory)))

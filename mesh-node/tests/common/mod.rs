@@ -1,6 +1,6 @@
 //! A node without a model: the scripted engine behind the real routes and the real listener.
 
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+#![allow(dead_code, unreachable_pub, unused_imports, reason = "each test file uses its part")]
 
 mod script;
 
@@ -15,11 +15,12 @@ use mesh_node::{
 use mesh_proto::{Sampling, record::Capabilities, routing::AttemptConfig};
 use serde_json::{Value, json};
 
-pub use script::ScriptEngine;
+pub use script::{ScriptEngine, script_pool};
 
 /// An engine as a node holds it.
 pub fn served(engine: Arc<dyn Engine>) -> Served {
-    let capabilities = Capabilities::CHAT.and(Capabilities::RESUME);
+    let can = [Capabilities::CHAT, Capabilities::RESUME, Capabilities::EMBEDDINGS, Capabilities::RERANK];
+    let capabilities = can.into_iter().fold(Capabilities::default(), Capabilities::and);
     Served { engine, defaults: Sampling::default(), max_concurrency: 64, capabilities }
 }
 

@@ -1,5 +1,8 @@
 //! An engine that says what the prompt's words tell it to, as the model of make_script_model.py does.
 
+#[path = "script_pool.rs"]
+pub mod script_pool;
+
 use std::{
     sync::{
         Arc, Mutex,
@@ -8,11 +11,11 @@ use std::{
     time::Duration,
 };
 
-use engine::{Engine, EngineLoad, Generation};
+use engine::{Engine, EngineLoad, Generation, pool::Skills};
 use futures_util::future::{BoxFuture, FutureExt};
 use mesh_proto::{
     Channel, Constraint, Event, FinishReason, GenerateError, GenerateRequest, Likelihood, ModelDescriptor, ModelId,
-    Prompt, Role, TokenId, TokenLogprob, ToolCallDelta, ToolChoice, Usage,
+    PoolRequest, Pooled, Prompt, Role, TokenId, TokenLogprob, ToolCallDelta, ToolChoice, Usage,
 };
 use tokio::sync::mpsc;
 
@@ -23,6 +26,8 @@ pub struct ScriptEngine {
     cancelled: Arc<AtomicU32>,
     /// What was asked, for tests that look at what arrives.
     asked: Arc<Mutex<Vec<GenerateRequest>>>,
+    /// Whether it is for prompts alone.
+    plain: bool,
 }
 
 impl ScriptEngine {
@@ -36,7 +41,17 @@ impl ScriptEngine {
             vocab_size: 2000,
             created: 1,
         };
-        Self { descriptor, running: Arc::default(), cancelled: Arc::default(), asked: Arc::default() }
+        Self { descriptor, running: Arc::default(), cancelled: Arc::default(), asked: Arc::default(), plain: false }
+    }
+
+    /// One that makes no vectors or scores.
+    pub fn plain(id: &str) -> Self {
+        Self { plain: true, ..Self::new(id) }
+    }
+
+    /// Requests being answered.
+    pub fn running(&self) -> u32 {
+        self.running.load(Ordering::SeqCst)
     }
 
     /// The requests so far.
@@ -107,6 +122,20 @@ impl Engine for ScriptEngine {
             running.fetch_sub(1, Ordering::SeqCst);
         });
         async { Ok(Generation::new(received, None)) }.boxed()
+    }
+
+    fn skills(&self) -> Skills {
+        Skills { generates: true, embeds: !self.plain, reranks: !self.plain }
+    }
+
+    fn pool(&self, request: PoolRequest) -> BoxFuture<'_, Result<Pooled, GenerateError>> {
+        let refused = self.skills().check(&request.task, request.model.as_str());
+        let (running, cancelled) = (self.running.clone(), self.cancelled.clone());
+        async move {
+            refused?;
+            script_pool::make(request, running, cancelled).await
+        }
+        .boxed()
     }
 
     /// A token a byte.

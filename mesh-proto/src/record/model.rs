@@ -56,10 +56,24 @@ impl Capabilities {
     pub const VISION: Self = Self(1 << 5);
     /// A generation can be taken over from its tokens.
     pub const RESUME: Self = Self(1 << 6);
+    /// Documents are held against a query.
+    pub const RERANK: Self = Self(1 << 7);
 
     /// Whether all of `other` is there.
     pub fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// Those that a person or a program is told of, in words.
+    pub fn words(self) -> Vec<&'static str> {
+        let told = [
+            (Self::CHAT, "chat"),
+            (Self::TOOLS, "tools"),
+            (Self::REASONING, "reasoning"),
+            (Self::EMBEDDINGS, "embeddings"),
+            (Self::RERANK, "rerank"),
+        ];
+        told.into_iter().filter(|(one, _)| self.has(*one)).map(|(_, word)| word).collect()
     }
 
     /// Both.

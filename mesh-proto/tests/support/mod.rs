@@ -3,8 +3,8 @@
 
 use mesh_proto::{
     Channel, ChatPrompt, Constraint, Dry, FinishReason, GenerateError, GenerateRequest, Likelihood, LogitBias, Message,
-    ModelId, Prompt, RequestId, Role, Sampling, TokenId, TokenLogprob, ToolCall, ToolCallDelta, ToolChoice,
-    ToolDefinition, Usage,
+    ModelId, PoolInputs, PoolTask, Prompt, RequestId, Role, Sampling, TokenId, TokenLogprob, ToolCall, ToolCallDelta,
+    ToolChoice, ToolDefinition, Usage,
     codec::{self, CodecError, Ext, Wire},
     directory::*,
     files::{FileName, FileState, FileSum, FilesAsk, FilesReply},
@@ -189,10 +189,32 @@ pub fn samples() -> Vec<Sample> {
         sample("reply: beat", &Reply::Beat { progress: 300 }),
         sample("reply: tokens", &tokens_reply()),
         sample("reply: finished", &finished_reply()),
+        sample("ask to pool", &pool_ask()),
+        sample("pool task: embed texts", &embed_texts()),
+        sample("pool task: embed tokens", &embed_tokens()),
+        sample("pool task: rerank", &rerank()),
+        sample("reply: rows", &Reply::Rows { at: 300, rows: vec![vec![0.5, -1.0], vec![0.25, 2.0]] }),
         sample("reply: failed", &Reply::Failed(GenerateError::Busy { waiting: 9, retry_after_s: 2 })),
         sample("files ask", &files_ask()),
         sample("files reply", &files_reply()),
     ]
+}
+
+/// An ask that a task follows, and the tasks there are.
+pub fn pool_ask() -> Ask {
+    Ask::pool(RequestId("req-2".into()), ModelId::new("tiny"), ModelKey([5; 32]))
+}
+
+pub fn embed_texts() -> PoolTask {
+    PoolTask::Embed { inputs: PoolInputs::Texts(vec!["one".into(), "two".into()]), dimensions: Some(300) }
+}
+
+pub fn embed_tokens() -> PoolTask {
+    PoolTask::Embed { inputs: PoolInputs::Tokens(vec![vec![TokenId(1), TokenId(300)]]), dimensions: None }
+}
+
+pub fn rerank() -> PoolTask {
+    PoolTask::Rerank { query: "sky".into(), documents: vec!["blue".into(), "wet".into()] }
 }
 
 /// A question about a large file and a small one.

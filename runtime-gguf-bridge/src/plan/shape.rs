@@ -5,7 +5,7 @@
 
 use catalog::gguf::{Header, Tensor};
 
-use crate::arguments::KvBits;
+use crate::{arguments::KvBits, kind};
 
 /// Tokens computed at once. Unit: tokens. Origin: llama-server's `--ubatch-size` default.
 pub(super) const MICRO_BATCH: u64 = 512;
@@ -19,6 +19,9 @@ const Q8_BLOCK_BYTES: u64 = 34;
 const Q4_BLOCK_BYTES: u64 = 18;
 /// A recurrent state's element. Unit: bytes. Origin: `GGML_TYPE_F32` in `llama-model.cpp`.
 const STATE_BYTES: u64 = 4;
+/// Most tokens that a text which is computed in one piece may have unasked: where attention is not fused, its memory grows
+/// with the square. Unit: tokens. Guess: most embedding models were trained for 512 to 8,192.
+const WHOLE_CONTEXT: u64 = 8192;
 /// Context of a file that does not say. Unit: tokens. Origin: llama.cpp's former default.
 const DEFAULT_CONTEXT: u64 = 4096;
 /// What llama-server takes beside buffers that it names, and for each word of its vocabulary. Unit: bytes. Measured on
@@ -47,6 +50,10 @@ pub(crate) struct Shape {
     pub(super) compute: u64,
     /// Words of the vocabulary.
     pub(super) vocabulary: u64,
+    /// Bytes of one token's activations.
+    pub(super) token: u64,
+    /// Whether a text is computed in one piece.
+    pub(super) whole: bool,
 }
 
 /// A layer's costs.
@@ -97,6 +104,11 @@ impl Shape {
         self.layers.iter().fold(0, |sum, layer| sum.saturating_add(layer.slot(context, kv)))
     }
 
+    /// The most of a context that nobody asked for.
+    pub(super) fn unasked(&self) -> u64 {
+        if self.whole { self.trained.min(WHOLE_CONTEXT) } else { self.trained }
+    }
+
     /// The head size for which `kv` is impossible.
     pub(super) fn odd_head(&self, kv: KvBits) -> Option<u64> {
         let mut heads = self.layers.iter().map(|layer| layer.head);
@@ -130,6 +142,8 @@ impl Shape {
             output: output.saturating_add(copied),
             copied,
             compute: facts.compute(),
+            token: facts.token(),
+            whole: kind::reads_whole(first),
             vocabulary: facts.vocabulary(),
         }
     }
@@ -202,9 +216,9 @@ impl<'a> Facts<'a> {
         self.header.own("block_count").unwrap_or(seen).min(MAX_LAYERS)
     }
 
-    /// Bytes for one micro-batch's activations, beside attention's mask. Fitted from above to what llama-server 0.7.0
+    /// Bytes of a token's activations, beside attention's mask. Fitted from above to what llama-server 0.7.0
     /// logs as its compute buffer (see the tests), on CPUs with flash attention.
-    fn compute(&self) -> u64 {
+    fn token(&self) -> u64 {
         let width = self.width();
         let heads = self.most("attention.head_count");
         let head = self.most("attention.key_length").max(width.checked_div(heads).unwrap_or(0));
@@ -217,21 +231,26 @@ impl<'a> Facts<'a> {
             experts.saturating_mul(routed),
             self.own("ssm.inner_size").saturating_mul(8),
         ];
-        let token = floats.iter().fold(0_u64, |sum, floats| sum.saturating_add(*floats)).saturating_mul(4);
+        floats.iter().fold(0_u64, |sum, floats| sum.saturating_add(*floats)).saturating_mul(4)
+    }
+
+    /// Bytes for one micro-batch's activations, and the process.
+    fn compute(&self) -> u64 {
         let process = self.vocabulary().saturating_mul(WORD).saturating_add(PROCESS);
-        token.saturating_mul(MICRO_BATCH).saturating_add(process)
+        self.token().saturating_mul(MICRO_BATCH).saturating_add(process)
     }
 
     fn layers(&self) -> Vec<Layer> {
         let count = self.count();
         let window = Some(self.own("attention.sliding_window")).filter(|window| *window > 0);
         let recurrence = Recurrence::of(self);
+        let cached = !kind::is_encoder(self.header);
         (0..count)
             .map(|index| {
                 let windowed = window.filter(|_| self.is_windowed(index));
                 let (recurrent, attends) = recurrence.of_layer(self, index);
                 let mut layer = Layer { state: if recurrent { recurrence.state } else { 0 }, ..Layer::default() };
-                if attends && !self.borrows(index, count) {
+                if attends && cached && !self.borrows(index, count) {
                     let head = self.head_sizes(windowed.is_some(), window.is_some());
                     self.attention(&mut layer, head, at(&self.kv_heads, index));
                     layer.window = windowed;

@@ -14,7 +14,9 @@ mod qwen3_moe;
 
 use mlx_rs::Array;
 
-use crate::{config::Config, error::MlxError, kv::LayerCache, loader::Loader, step::Step, sys::Result};
+use crate::{
+    config::Config, error::MlxError, kv::LayerCache, layers::RmsNorm, loader::Loader, step::Step, sys::Result,
+};
 
 /// A model's sizes, as the cache needs them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +38,11 @@ pub(crate) trait Model {
 
     /// `[rows, hidden]` → `[rows, vocabulary]`: last norm and head, for the rows that choose a token.
     fn logits(&self, hidden: &Array) -> Result<Array>;
+
+    /// The last norm, for who makes vectors of hidden states; `None`: this family has none that is meant for that.
+    fn last_norm(&self) -> Option<&RmsNorm> {
+        None
+    }
 }
 
 /// Reads a family's checkpoint.

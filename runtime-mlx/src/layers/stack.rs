@@ -160,6 +160,10 @@ impl<L: Layer> Model for Stack<L> {
         Ok(x)
     }
 
+    fn last_norm(&self) -> Option<&RmsNorm> {
+        Some(&self.norm)
+    }
+
     fn logits(&self, hidden: &Array) -> Result<Array> {
         let x = self.norm.forward(hidden)?;
         let logits = match &self.head {

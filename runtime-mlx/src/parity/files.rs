@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use engine::{
     Decoder,
     decoder::{PrefillChunk, SeqId, SequenceSpec, StepPlan},
+    pool::Pooling,
 };
 use mesh_proto::Sampling;
 use mlx_rs::{Array, Dtype};
@@ -227,4 +228,91 @@ fn a_row_that_waits_goes_on_where_it_was() {
         }
     }
     assert_eq!(second, golden.greedy[..41]);
+}
+
+#[derive(Deserialize)]
+struct PooledGolden {
+    tokens: Vec<u32>,
+    rows: Vec<PooledRow>,
+}
+
+#[derive(Deserialize)]
+struct PooledRow {
+    prompt: Vec<u32>,
+    first: Vec<f32>,
+    last: Vec<f32>,
+    mean: Vec<f32>,
+    logits: Vec<f32>,
+}
+
+/// Largest difference of a pooled value from mlx-lm's. Hidden states behind the norm are about 1; as for the logits, orders of
+/// summation differ.
+const POOLED_TOLERANCE: f32 = 5e-4;
+
+/// Pools prompts together in chunks of this many tokens, beside a row that decodes.
+fn pool(decoder: &mut MlxDecoder, prompts: &[Vec<u32>], pooling: &Pooling, chunk: u32) -> Vec<Vec<f32>> {
+    let beside = SeqId(1000);
+    decoder.open(SequenceSpec::new(beside, ids(&[3, 4, 5]), Sampling::default())).unwrap();
+    let first = PrefillChunk { seq: beside, start: 0, len: 3, last: true };
+    decoder.submit(&StepPlan { prefill: vec![first], ..StepPlan::default() }).unwrap();
+    decoder.collect().unwrap();
+    let mut at = Vec::new();
+    for (i, prompt) in prompts.iter().enumerate() {
+        let spec = SequenceSpec::new(SeqId(i as u64), ids(prompt), Sampling::default());
+        at.push(decoder.open(SequenceSpec { pool: Some(pooling.clone()), ..spec }).unwrap());
+    }
+    let mut made = vec![None; prompts.len()];
+    while at.iter().zip(prompts).any(|(at, prompt)| (*at as usize) < prompt.len()) {
+        let mut plan = StepPlan { decode: vec![beside], ..StepPlan::default() };
+        for (i, prompt) in prompts.iter().enumerate().filter(|(i, prompt)| (at[*i] as usize) < prompt.len()) {
+            let len = chunk.min(prompt.len() as u32 - at[i]);
+            let last = (at[i] + len) as usize == prompt.len();
+            plan.prefill.push(PrefillChunk { seq: SeqId(i as u64), start: at[i], len, last });
+        }
+        decoder.submit(&plan).unwrap();
+        let sampled = decoder.collect().unwrap();
+        assert!(sampled.iter().any(|sampled| sampled.seq == beside), "who decodes has a token in every step");
+        for piece in &plan.prefill {
+            let i = piece.seq.0 as usize;
+            at[i] += piece.len;
+            if piece.last {
+                assert!(sampled.iter().any(|sampled| sampled.seq == piece.seq));
+                made[i] = decoder.pooled(piece.seq);
+                decoder.close(piece.seq, None);
+            }
+        }
+    }
+    decoder.close(beside, None);
+    assert_eq!(decoder.memory().kv_bytes, 0);
+    made.into_iter().map(Option::unwrap).collect()
+}
+
+#[test]
+fn pooled_hidden_states_are_mlx_lms_in_any_chunks_and_beside_any_rows() {
+    let residencies = [Residency::Stored, Residency::DenseF32];
+    let mut compared = 0;
+    for name in ["llama-f32", "qwen2-q4", "qwen3-f32", "qwen3-q8"] {
+        let text = std::fs::read_to_string(folder().join(name).join("pooled.json")).unwrap();
+        let golden: PooledGolden = serde_json::from_str(&text).unwrap();
+        let prompts: Vec<Vec<u32>> = golden.rows.iter().map(|row| row.prompt.clone()).collect();
+        for (residency, chunk) in residencies.into_iter().flat_map(|r| [(r, 512), (r, 7)]) {
+            let mut decoder = decoder(name, residency);
+            for (pooling, wanted) in [
+                (Pooling::First, golden.rows.iter().map(|row| &row.first).collect::<Vec<_>>()),
+                (Pooling::Last, golden.rows.iter().map(|row| &row.last).collect()),
+                (Pooling::Mean, golden.rows.iter().map(|row| &row.mean).collect()),
+                (Pooling::Logits(ids(&golden.tokens)), golden.rows.iter().map(|row| &row.logits).collect()),
+            ] {
+                let together = pool(&mut decoder, &prompts, &pooling, chunk);
+                let alone = pool(&mut decoder, &prompts[5..6], &pooling, chunk);
+                for (made, wanted) in together.iter().chain(&alone).zip(wanted.iter().chain([&wanted[5]])) {
+                    assert_eq!(made.len(), wanted.len());
+                    let far = made.iter().zip(wanted.iter()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                    assert!(far <= POOLED_TOLERANCE, "{name} {residency:?} {chunk} {pooling:?}: {far}");
+                    compared += made.len();
+                }
+            }
+        }
+    }
+    assert!(compared > 10_000, "{compared}");
 }

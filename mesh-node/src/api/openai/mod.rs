@@ -2,6 +2,7 @@
 
 pub mod chat;
 pub mod completions;
+pub mod embeddings;
 pub(in crate::api) mod gather;
 pub(in crate::api) mod lower;
 pub(in crate::api) mod message;

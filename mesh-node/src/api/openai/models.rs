@@ -24,6 +24,8 @@ pub struct ModelDto {
     quantization: String,
     /// Nodes of the mesh that answer for it.
     owners: usize,
+    /// What can be asked of it, in words.
+    capabilities: Vec<&'static str>,
 }
 
 /// All of them.
@@ -45,6 +47,7 @@ impl From<Listed> for ModelDto {
             family: model.family,
             quantization: model.quantization,
             owners: model.owners,
+            capabilities: model.capabilities.words(),
         }
     }
 }

@@ -15,6 +15,8 @@ fn eight_billion() -> Shape {
         copied: 0,
         compute: 300 * MIB,
         vocabulary: 128_256,
+        token: 400 << 10,
+        whole: false,
     }
 }
 
@@ -146,7 +148,8 @@ prop_compose! {
         };
         let copied = if tied { rest } else { 0 };
         let weights = layer * count as u64 + rest;
-        Shape { trained, layers: (0..count).map(of).collect(), weights, output: rest, copied, compute, vocabulary }
+        let layers = (0..count).map(of).collect();
+        Shape { trained, layers, weights, output: rest, copied, compute, vocabulary, ..Shape::default() }
     }
 }
 

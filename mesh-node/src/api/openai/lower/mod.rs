@@ -3,6 +3,7 @@
 mod chat;
 pub(in crate::api) mod check;
 mod completions;
+mod embeddings;
 pub(in crate::api) mod form;
 pub(in crate::api) mod knobs;
 pub(in crate::api) mod message;
@@ -12,6 +13,7 @@ use mesh_proto::{GenerateRequest, Sampling};
 
 pub(in crate::api) use chat::chat;
 pub(super) use completions::completions;
+pub(super) use embeddings::embeddings;
 
 use super::{chat::StreamOptions, raise::UsageTold, wire::Object};
 use crate::router::Target;
