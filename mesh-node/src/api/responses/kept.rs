@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use axum::{
     Extension, Json,
-    extract::{Path, Query, rejection::QueryRejection},
+    extract::{Path, Query},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -16,7 +16,7 @@ use super::{
     not_found,
     store::{Item, Kept, Store},
 };
-use crate::api::{ApiError, ErrorBody};
+use crate::api::{ApiError, ErrorBody, models::Pairs};
 
 /// Items of a list where nothing is said, and at most. Origin: OpenAI.
 const LIMIT: (usize, usize) = (20, 100);
@@ -148,8 +148,6 @@ fn list(items: &[Item], page: Page) -> Result<Items, ApiError> {
 }
 
 /// A query's names and values.
-type Pairs = Result<Query<Vec<(String, String)>>, QueryRejection>;
-
 fn pairs(query: Pairs) -> Result<Vec<(String, String)>, ApiError> {
     query.map(|Query(pairs)| pairs).map_err(|error| ApiError::malformed(format!("the query is not valid: {error}")))
 }
