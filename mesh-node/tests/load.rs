@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use binary::Node;
+use binary::{Home, Node};
 use futures_util::{
     StreamExt,
     stream::{self, FuturesUnordered},
@@ -155,7 +155,9 @@ impl Crowd {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crowd_of_streams_and_of_short_requests_is_answered_and_leaves_nothing() {
     let (streams, requests) = (number("MESH_LOAD_STREAMS", 200), number("MESH_LOAD_REQUESTS", 200));
-    let node = Node::start("--ctx-size 2048").await;
+    // Nobody reads what it logs: some lines for each request would fill the pipe, and stop it.
+    let quiet = [("MESH_LLM_LOG", "warn")];
+    let node = Node::start_in(Home::new(), "--model mesh-tiny --mlx --ctx-size 2048", &quiet).await;
     let crowd = Arc::new(Crowd { client: Client::new(), url: node.url.clone() });
     let mut alone = BTreeMap::new();
     for words in PROMPTS {

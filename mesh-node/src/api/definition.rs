@@ -2,9 +2,12 @@
 
 use mesh_proto::ToolDefinition;
 use serde::Serialize;
-use serde_json::value::RawValue;
+use serde_json::{Value, value::RawValue};
 
-use super::ApiError;
+use super::{
+    ApiError,
+    fields::{Checked, check},
+};
 
 /// What is said of a function, as OpenAI's chat completions have it.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -22,6 +25,15 @@ struct Tool<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
     function: Definition<'a>,
+}
+
+/// Whether a function's parameters, standing at `field`, are a schema that can be read: an object, and not so deep that
+/// templates and grammars would give it up.
+pub(super) fn is_schema(field: &str, parameters: &RawValue) -> Checked<()> {
+    let text = parameters.get();
+    check(field, text.starts_with('{'), || "must be a JSON schema, which is an object".into())?;
+    let read = serde_json::from_str::<Value>(text);
+    check(field, read.is_ok(), || "is nested too deeply, or has numbers that nobody can hold".into())
 }
 
 impl Definition<'_> {

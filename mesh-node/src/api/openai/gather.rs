@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Gathers one answer's events.
-pub(super) trait Fold: Default + Send {
+pub(in crate::api) trait Fold: Default + Send {
     /// Takes the next event; the error of `Failed` is handed back.
     fn add(&mut self, event: Event) -> Result<(), GenerateError>;
 }
@@ -47,7 +47,7 @@ pub(super) async fn answer<F: Fold, R: Raise, T: Serialize>(
 }
 
 /// Begins them all at the same time. One refusal refuses all; the others are dropped, and so cancelled.
-async fn begin(
+pub(in crate::api) async fn begin(
     router: &Router,
     target: &Target,
     requests: Vec<GenerateRequest>,
@@ -63,12 +63,12 @@ fn tally(answers: &[Answer], choices: u32) -> Tally {
 }
 
 /// Who works on the first of them.
-fn origin(answers: &[Answer]) -> HeaderMap {
+pub(in crate::api) fn origin(answers: &[Answer]) -> HeaderMap {
     answers.first().map(Answer::origin).unwrap_or_default()
 }
 
 /// Reads them all to their ends.
-async fn fold<F: Fold>(answers: Vec<Answer>) -> Result<(Vec<F>, HeaderMap), GenerateError> {
+pub(in crate::api) async fn fold<F: Fold>(answers: Vec<Answer>) -> Result<(Vec<F>, HeaderMap), GenerateError> {
     let read = |mut answer: Answer| async move {
         let mut fold = F::default();
         while let Some(event) = answer.next().await {

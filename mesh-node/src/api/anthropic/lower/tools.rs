@@ -9,7 +9,7 @@ use super::super::{
 };
 use crate::api::{
     ApiError,
-    definition::Definition,
+    definition::{Definition, is_schema},
     fields::{Checked, check, tool_name},
     openai::parse::parse_at,
 };
@@ -53,7 +53,7 @@ fn tool(path: &str, json: &str) -> Result<ToolDefinition, ApiError> {
     let dto: ToolDto = parse_at(path, json)?;
     tool_name(&format!("{path}.name"), &dto.name)?;
     let schema = format!("{path}.input_schema");
-    check(&schema, dto.input_schema.get().starts_with('{'), || "must be a JSON schema, which is an object".into())?;
+    is_schema(&schema, &dto.input_schema)?;
     let definition = Definition {
         name: &dto.name,
         description: dto.description.as_deref(),

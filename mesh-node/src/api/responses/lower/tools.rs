@@ -8,7 +8,7 @@ use serde_json::{Value, json, value::RawValue};
 
 use crate::api::{
     ApiError,
-    definition::Definition,
+    definition::{Definition, is_schema},
     fields::{Checked, check, tool_name},
     openai::{parse::parse_at, wire::Object},
 };
@@ -132,9 +132,7 @@ impl Offered {
                 let dto: FunctionDto = parse_at(path, json.get())?;
                 let empty = empty()?;
                 let parameters = dto.parameters.as_ref().filter(|raw| raw.get() != "null").unwrap_or(&empty);
-                check(&format!("{path}.parameters"), parameters.get().starts_with('{'), || {
-                    "must be a JSON schema, which is an object".into()
-                })?;
+                is_schema(&format!("{path}.parameters"), parameters)?;
                 let known = Known { namespace: space.map(str::to_owned), name: dto.name, is_custom: false };
                 let description = dto.description.as_deref();
                 self.push(path, known, Definition { name: "", description, parameters, strict: dto.strict })
