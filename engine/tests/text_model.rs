@@ -167,10 +167,16 @@ fn text_of_the_fallback_shows_tools_and_calls_as_hermes_does() {
     let folder = with_marks("{% for x in %}");
     assert_eq!(TextModel::load(folder.path()).unwrap().tool_dialect(), "hermes");
     let tools = vec![weather()];
-    let told = rendered(folder.path(), ChatPrompt { messages: messages.clone(), tools: tools.clone(), ..ChatPrompt::default() });
+    let told = rendered(
+        folder.path(),
+        ChatPrompt { messages: messages.clone(), tools: tools.clone(), ..ChatPrompt::default() },
+    );
     let told = told.unwrap();
     let (system, rest) = told.split_once("<|im_end|>\n").unwrap();
-    assert!(system.starts_with("<|im_start|>system\nBe brief.\n\nYou may call") && system.contains("\"get_weather\""), "{system}");
+    assert!(
+        system.starts_with("<|im_start|>system\nBe brief.\n\nYou may call") && system.contains("\"get_weather\""),
+        "{system}"
+    );
     assert_eq!(
         rest,
         "<|im_start|>user\nWeather?<|im_end|>\n\
@@ -178,9 +184,13 @@ fn text_of_the_fallback_shows_tools_and_calls_as_hermes_does() {
          <|im_start|>user\n<tool_response>\nrain\n</tool_response><|im_end|>\n<|im_start|>assistant\n"
     );
     // Without a system turn, the tools have one of their own.
-    let told = rendered(folder.path(), ChatPrompt { messages: messages[1..2].to_vec(), tools, ..ChatPrompt::default() });
+    let told =
+        rendered(folder.path(), ChatPrompt { messages: messages[1..2].to_vec(), tools, ..ChatPrompt::default() });
     let told = told.unwrap();
-    assert!(told.starts_with("<|im_start|>system\nYou may call") && told.matches("<|im_start|>").count() == 3, "{told}");
+    assert!(
+        told.starts_with("<|im_start|>system\nYou may call") && told.matches("<|im_start|>").count() == 3,
+        "{told}"
+    );
 }
 
 #[test]

@@ -80,7 +80,8 @@ impl Answer {
         let text = std::str::from_utf8(&self.body).map_err(|_| "no text".to_owned())?;
         let said: Vec<Value> = match self.is_stream {
             true => {
-                let lines = text.lines().filter_map(|line| line.strip_prefix("data: ")).filter(|line| *line != "[DONE]");
+                let lines =
+                    text.lines().filter_map(|line| line.strip_prefix("data: ")).filter(|line| *line != "[DONE]");
                 lines.map(serde_json::from_str).collect::<Result<_, _>>()
             }
             false => serde_json::from_str(text).map(|value| vec![value]),
@@ -177,7 +178,8 @@ async fn fuzz(seconds: u64) {
                 target.pool[at] = body;
             }
             if path == "/v1/responses" {
-                let id = said.iter().find_map(|said| said.get("id").or_else(|| said.get("response")?.get("id"))?.as_str());
+                let id =
+                    said.iter().find_map(|said| said.get("id").or_else(|| said.get("response")?.get("id"))?.as_str());
                 words.ids.push(id.unwrap().to_owned());
                 words.ids.drain(..words.ids.len().saturating_sub(16));
             }

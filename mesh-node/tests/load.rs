@@ -128,11 +128,8 @@ impl Crowd {
                     .and_then(|rest| rest.strip_prefix(family))
                     .is_some_and(|rest| rest.starts_with(['{', ' ']))
             };
-            let values: Vec<f64> = text
-                .lines()
-                .filter(of)
-                .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
-                .collect();
+            let values: Vec<f64> =
+                text.lines().filter(of).map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).collect();
             assert!(!values.is_empty(), "no {family} in {text}");
             values.iter().sum()
         })
@@ -142,7 +139,8 @@ impl Crowd {
     async fn is_idle(&self) {
         let end = Instant::now() + SURELY;
         loop {
-            let left = self.sums(["generations_in_flight", "engine_running", "engine_waiting", "engine_kv_bytes"]).await;
+            let left =
+                self.sums(["generations_in_flight", "engine_running", "engine_waiting", "engine_kv_bytes"]).await;
             if left.iter().all(|left| *left == 0.0) {
                 return;
             }
@@ -193,7 +191,8 @@ async fn a_crowd_of_streams_and_of_short_requests_is_answered_and_leaves_nothing
 
     let text = crowd.client.get(format!("{}/metrics", crowd.url)).send().await.unwrap().text().await.unwrap();
     let counted = |family: &str, with: &str| -> f64 {
-        let lines = text.lines().filter(|line| line.starts_with(&format!("mesh_llm_{family}{{")) && line.contains(with));
+        let lines =
+            text.lines().filter(|line| line.starts_with(&format!("mesh_llm_{family}{{")) && line.contains(with));
         lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
     };
     let all = (PROMPTS.len() + streams + leaving + requests) as f64;

@@ -244,11 +244,17 @@ async fn models_come_in_the_shape_of_whoever_asks() {
         get.send().await.unwrap()
     };
     let page: Value = ask("/v1/models?limit=1").await.json().await.unwrap();
-    assert_eq!((&page["first_id"], &page["last_id"], &page["has_more"]), (&json!("org/script"), &json!("org/script"), &json!(true)));
+    assert_eq!(
+        (&page["first_id"], &page["last_id"], &page["has_more"]),
+        (&json!("org/script"), &json!("org/script"), &json!(true))
+    );
     let page: Value = ask("/v1/models?after_id=org/script").await.json().await.unwrap();
     assert_eq!((page["data"].as_array().unwrap().len(), &page["has_more"]), (1, &json!(false)));
     let model: Value = ask("/v1/models/org/script").await.json().await.unwrap();
-    assert_eq!((&model["type"], &model["display_name"], &model["max_input_tokens"]), (&json!("model"), &json!("org/script"), &json!(4096)));
+    assert_eq!(
+        (&model["type"], &model["display_name"], &model["max_input_tokens"]),
+        (&json!("model"), &json!("org/script"), &json!(4096))
+    );
     assert!(model["object"].is_null() && model["created_at"] == "1970-01-01T00:00:01Z", "{model}");
     let (kind, message) = error(ask("/v1/models/none").await, 404).await;
     assert!(kind == "not_found_error" && message.contains("\"none\""), "{kind}: {message}");

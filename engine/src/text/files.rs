@@ -71,7 +71,10 @@ impl Config {
 
 /// A template that does not parse is one of a language that this program does not know all of; where another is sure to be
 /// understood by the model, it can be served.
-fn usable(found: Result<Option<ChatTemplates>, TextError>, tokenizer: &Tokenizer) -> Result<Option<ChatTemplates>, TextError> {
+fn usable(
+    found: Result<Option<ChatTemplates>, TextError>,
+    tokenizer: &Tokenizer,
+) -> Result<Option<ChatTemplates>, TextError> {
     match found {
         Err(error @ TextError::Template { .. }) => {
             let Some(templates) = ChatTemplates::fallback(|token| tokenizer.token_to_id(token).is_some()) else {

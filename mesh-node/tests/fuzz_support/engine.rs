@@ -5,8 +5,8 @@ use std::sync::Arc;
 use engine::{Engine, EngineLoad, Generation, arrival};
 use futures_util::future::{BoxFuture, FutureExt};
 use mesh_proto::{
-    Channel, Event, FinishReason, GenerateError, GenerateRequest, Likelihood, ModelDescriptor, ModelId, Prompt, TokenId,
-    TokenLogprob, ToolCallDelta, Usage, codec, infer::Ask, placement::ModelKey,
+    Channel, Event, FinishReason, GenerateError, GenerateRequest, Likelihood, ModelDescriptor, ModelId, Prompt,
+    TokenId, TokenLogprob, ToolCallDelta, Usage, codec, infer::Ask, placement::ModelKey,
 };
 use tokio::sync::mpsc;
 

@@ -132,7 +132,8 @@ mod tests {
 
     #[test]
     fn pages_go_both_ways_and_odd_ones_are_refused_by_name() {
-        let is = |query: &[(&str, &str)], data: &str, more| assert_eq!(ids(query), Ok((data.into(), more)), "{query:?}");
+        let is =
+            |query: &[(&str, &str)], data: &str, more| assert_eq!(ids(query), Ok((data.into(), more)), "{query:?}");
         is(&[], "a b c/d e", false);
         is(&[("limit", "2")], "a b", true);
         is(&[("limit", "2"), ("after_id", "b")], "c/d e", false);
