@@ -258,6 +258,8 @@ async fn models_come_in_the_shape_of_whoever_asks() {
     assert!(model["object"].is_null() && model["created_at"] == "1970-01-01T00:00:01Z", "{model}");
     let (kind, message) = error(ask("/v1/models/none").await, 404).await;
     assert!(kind == "not_found_error" && message.contains("\"none\""), "{kind}: {message}");
+    let (kind, message) = error(ask("/v1/models/%FF").await, 400).await;
+    assert!(kind == "invalid_request_error" && message.contains("path"), "{kind}: {message}");
     let (kind, message) = error(ask("/v1/models?limit=0").await, 400).await;
     assert!(kind == "invalid_request_error" && message.contains("`limit`"), "{kind}: {message}");
     // OpenAI's clients have their own, whatever they filter by.

@@ -18,6 +18,7 @@ mod sse;
 mod thought;
 mod tokens;
 mod turns;
+mod uri;
 mod watch;
 
 use std::{any::Any, time::Duration};

@@ -4,16 +4,16 @@
 //! request; nobody else does.
 
 use axum::{
-    extract::{Path, Query, State, rejection::QueryRejection},
+    extract::State,
     http::HeaderMap,
     response::{IntoResponse, Response},
 };
 
-use super::{ApiError, anthropic, openai};
+use super::{
+    ApiError, anthropic, openai,
+    uri::{self, Id, Pairs},
+};
 use crate::router::{Listed, RouteError, Router};
-
-/// What stands behind the `?`.
-pub(super) type Pairs = Result<Query<Vec<(String, String)>>, QueryRejection>;
 
 /// All of them.
 pub(super) async fn list(State(router): State<Router>, headers: HeaderMap, query: Pairs) -> Result<Response, ApiError> {
@@ -26,11 +26,8 @@ pub(super) async fn list(State(router): State<Router>, headers: HeaderMap, query
 }
 
 /// One model. Its id may hold slashes, percent-encoded or not.
-pub(super) async fn show(
-    State(router): State<Router>,
-    headers: HeaderMap,
-    Path(id): Path<String>,
-) -> Result<Response, ApiError> {
+pub(super) async fn show(State(router): State<Router>, headers: HeaderMap, id: Id) -> Result<Response, ApiError> {
+    let id = uri::id(id)?;
     let models = router.list();
     let served = models.iter().map(|model| model.id.clone()).collect();
     let found: Option<Listed> = models.into_iter().find(|model| model.id == id);

@@ -6,7 +6,10 @@ use mesh_proto::GenerateError;
 use serde::Serialize;
 
 use crate::{
-    api::{ApiError, models::Pairs},
+    api::{
+        ApiError,
+        uri::{Pairs, pairs},
+    },
     router::Listed,
 };
 
@@ -58,8 +61,7 @@ pub(in crate::api) fn show(model: Listed) -> Json<ModelDto> {
 
 /// A page of the models, in the order of their names.
 pub(in crate::api) fn list(models: Vec<Listed>, query: Pairs) -> Result<Json<PageDto>, ApiError> {
-    let query = query.map_err(|error| ApiError::malformed(format!("the query is not valid: {error}")))?;
-    Ok(Json(page(models, &query.0)?))
+    Ok(Json(page(models, &pairs(query)?)?))
 }
 
 fn page(models: Vec<Listed>, query: &[(String, String)]) -> Result<PageDto, GenerateError> {
