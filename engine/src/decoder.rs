@@ -208,8 +208,10 @@ pub trait Decoder {
     /// What it can hold.
     fn limits(&self) -> DecoderLimits;
 
-    /// Opens a sequence. Returns how many tokens of the prompt need not be computed, because an earlier
-    /// sequence's KV covers them: always fewer than the prompt has, since the last one must be computed.
+    /// Opens a sequence. Returns how many tokens of the prompt need not be computed, because another sequence's KV
+    /// covers them, one that has ended or one that is open, as far as its prompt was submitted: always fewer than the
+    /// prompt has, since the last one must be computed. The driver relies on open ones where several prompts that begin
+    /// alike come at once: it opens the others when the first one's prompt is on its way.
     ///
     /// # Errors
     /// When the sequence cannot be held.

@@ -164,6 +164,9 @@ pub fn descriptor(id: &str) -> ModelDescriptor {
     }
 }
 
+/// Tokens for which an open sequence's KV is copied, as a device would: copies have their price.
+const LEAST_SHARED: usize = 16;
+
 /// One open sequence.
 struct Sequence {
     tokens: Vec<TokenId>,
@@ -302,8 +305,11 @@ impl Decoder for ScriptDecoder {
         if spec.prompt.is_empty() || spec.sampling.seed.is_none() || self.open.contains_key(&spec.id) {
             return Err(self.violated(format!("{:?} opened twice, or without prompt or seed", spec.id)));
         }
-        let common = |kept: &Vec<TokenId>| kept.iter().zip(&spec.prompt).take_while(|(a, b)| a == b).count();
-        let cached = self.kept.iter().map(common).max().unwrap_or(0).min(spec.prompt.len() - 1);
+        let common = |kept: &[TokenId]| kept.iter().zip(&spec.prompt).take_while(|(a, b)| a == b).count();
+        let live = |other: &Sequence| common(&other.tokens[..other.computed.min(other.prompt)]);
+        let live = self.open.values().map(live).max().filter(|shared| *shared >= LEAST_SHARED).unwrap_or(0);
+        let kept = self.kept.iter().map(|kept| common(kept)).max().unwrap_or(0);
+        let cached = kept.max(live).min(spec.prompt.len() - 1);
         let (id, prompt) = (spec.id, spec.prompt.len());
         let SequenceSpec { prompt: tokens, sampling, logprobs, ban, pool, .. } = spec;
         let cached = if pool.as_ref().is_some_and(Pooling::reads_all) { 0 } else { cached };

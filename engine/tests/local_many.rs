@@ -170,3 +170,55 @@ async fn rows_that_outgrow_the_memory_are_sent_back_and_still_answer_right() {
     assert!(bench.probe.counts().opened > 4, "nobody was sent back");
     bench.is_empty().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_to_one_prompt_compute_it_once() {
+    let local = LocalOptions { max_running: 8, max_waiting: 8, step_tokens: 64, ..LocalOptions::default() };
+    let bench = start(Script::noise(128, END, 0), local, ScriptOptions::default());
+    let prompt = "x".repeat(1000);
+    let ask = |seed| {
+        let sampling = Sampling { seed: Some(seed), ..Sampling::default() };
+        GenerateRequest { sampling, max_tokens: Some(8), ..request(&prompt) }
+    };
+    let hold = bench.probe.hold();
+    let mut generations = Vec::new();
+    for seed in 0..5 {
+        generations.push(bench.generate(ask(seed)).await);
+    }
+    // Nobody waits behind them who has another prompt.
+    let other = bench.generate(GenerateRequest { max_tokens: Some(2), ..request("another prompt") }).await;
+    drop(hold);
+    assert_eq!(read(other).await.usage().cached_tokens, 0);
+    let mut cached = Vec::new();
+    for (seed, generation) in (0..).zip(generations) {
+        let said = read(generation).await;
+        let right = Script::noise(128, END, 0).answer(&script::byte_tokens(&prompt), &ask(seed).sampling, END, 8);
+        assert!(right.starts_with(&said.tokens) && !said.tokens.is_empty());
+        cached.push(said.usage().cached_tokens);
+    }
+    cached.sort();
+    assert_eq!(cached, [0, 999, 999, 999, 999]);
+    // All of the first one's, and the last token of each other, which nobody else has computed for it.
+    assert_eq!(bench.probe.counts().prefill_tokens, 1000 + 4 + "another prompt".len() as u64);
+    bench.is_empty().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_in_the_middle_of_a_prompt_that_others_wait_for_keeps_nobody() {
+    let local = LocalOptions { max_running: 8, max_waiting: 8, step_tokens: 16, ..LocalOptions::default() };
+    let bench = start(Script::noise(128, END, 0), local, ScriptOptions::default());
+    let ask = || GenerateRequest { max_tokens: Some(4), ..request(&"x".repeat(1600)) };
+    let hold = bench.probe.hold();
+    let first = bench.generate(ask()).await;
+    bench.until(|load| load.running == 1).await;
+    let second = bench.generate(ask()).await;
+    let third = bench.generate(ask()).await;
+    drop(first);
+    drop(hold);
+    for generation in [second, third] {
+        assert_eq!(read(generation).await.usage().completion_tokens, 4);
+    }
+    let prefilled = bench.probe.counts().prefill_tokens;
+    assert!(prefilled <= 1600 + 2, "what the first one left is used, and the rest computed once: {prefilled}");
+    bench.is_empty().await;
+}

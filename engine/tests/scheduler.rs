@@ -26,7 +26,7 @@ fn token(id: u64) -> Sampled {
 
 /// Admits and opens everybody who can be, with nothing cached.
 fn open_all(scheduler: &mut Scheduler) -> Vec<SeqId> {
-    let admission = scheduler.admit();
+    let admission = scheduler.admit(|_, _| 0);
     for &seq in &admission.open {
         scheduler.opened(seq, 0);
     }
@@ -93,7 +93,7 @@ fn a_short_prompt_passes_a_long_one() {
 fn what_is_cached_is_not_computed() {
     let mut scheduler = Scheduler::new(LIMITS);
     scheduler.add(seq(0), 90, 5).unwrap();
-    scheduler.admit();
+    scheduler.admit(|_, _| 0);
     assert!(scheduler.step().is_empty(), "nothing before the decoder has opened it");
     scheduler.opened(seq(0), 64);
     let chunk = PrefillChunk { seq: seq(0), start: 64, len: 26, last: true };
@@ -139,7 +139,7 @@ fn a_batch_that_outgrows_its_memory_sends_the_youngest_back_to_the_head_of_the_l
     assert_eq!(open_all(&mut scheduler), [seq(0), seq(1)]);
     let mut steps = 0;
     let preempted = loop {
-        let admission = scheduler.admit();
+        let admission = scheduler.admit(|_, _| 0);
         assert!(admission.open.is_empty());
         if !admission.preempt.is_empty() {
             break admission.preempt;
@@ -150,9 +150,9 @@ fn a_batch_that_outgrows_its_memory_sends_the_youngest_back_to_the_head_of_the_l
     };
     assert_eq!((preempted, steps), (vec![seq(1)], 301), "2 x (100 + 300 tokens) are 800");
     scheduler.resubmit(seq(9), 100 + 300, 700).unwrap();
-    assert!(scheduler.admit().is_empty(), "it does not come back before there is room");
+    assert!(scheduler.admit(|_, _| 0).is_empty(), "it does not come back before there is room");
     scheduler.end(seq(0));
-    assert_eq!(scheduler.admit().open, [seq(9)], "and then before those that wait");
+    assert_eq!(scheduler.admit(|_, _| 0).open, [seq(9)], "and then before those that wait");
 }
 
 #[test]
@@ -162,20 +162,20 @@ fn a_client_that_does_not_read_loses_its_place_only_to_somebody_who_waits() {
     scheduler.add(seq(1), 10, 10).unwrap();
     open_all(&mut scheduler);
     scheduler.pause(seq(0));
-    assert!(scheduler.admit().is_empty());
+    assert!(scheduler.admit(|_, _| 0).is_empty());
     let plan = scheduler.step();
     assert_eq!(plan.prefill.iter().map(|chunk| chunk.seq).collect::<Vec<_>>(), [seq(1)]);
     scheduler.add(seq(2), 10, 10).unwrap();
-    let admission = scheduler.admit();
+    let admission = scheduler.admit(|_, _| 0);
     assert_eq!((admission.preempt, admission.open), (vec![seq(0)], vec![seq(2)]));
     scheduler.resubmit(seq(3), 10, 10).unwrap();
     scheduler.pause(seq(3));
     scheduler.add(seq(4), 10, 10).unwrap();
     scheduler.end(seq(1));
-    assert_eq!(scheduler.admit().open, [seq(4)], "others pass it while it is paused");
+    assert_eq!(scheduler.admit(|_, _| 0).open, [seq(4)], "others pass it while it is paused");
     scheduler.end(seq(2));
     scheduler.resume(seq(3));
-    assert_eq!(scheduler.admit().open, [seq(3)]);
+    assert_eq!(scheduler.admit(|_, _| 0).open, [seq(3)]);
 }
 
 #[test]
@@ -202,4 +202,65 @@ fn a_row_that_was_owed_a_token_and_got_none_is_named() {
     scheduler.step();
     scheduler.end(seq(2));
     assert_eq!(scheduler.collected(&[token(0)]), [seq(1)]);
+}
+
+#[test]
+fn who_begins_as_another_does_waits_for_what_they_share_and_lets_others_pass() {
+    let mut scheduler = Scheduler::new(LIMITS);
+    // 0, 1 and 2 share 240 tokens, 3 nothing with anybody.
+    let shared = |a: SeqId, b: SeqId| if a.0 < 3 && b.0 < 3 { 240 } else { 7 };
+    for id in 0..4 {
+        scheduler.add(seq(id), 250, 50).unwrap();
+    }
+    let mut opened = Vec::new();
+    for turn in 0..6 {
+        for id in scheduler.admit(shared).open {
+            let cached = if id.0 == 1 || id.0 == 2 { 240 } else { 0 };
+            scheduler.opened(id, cached);
+            opened.push((turn, id.0));
+        }
+        let chosen: Vec<Sampled> = scheduler.step().choosing().map(|seq| token(seq.0)).collect();
+        scheduler.collected(&chosen);
+    }
+    // Half of each step is the oldest's at least.
+    let (first, second) = opened.split_at(2);
+    assert_eq!(first, [(0, 0), (0, 3)]);
+    assert_eq!(second.iter().map(|(_, id)| *id).collect::<Vec<_>>(), [1, 2]);
+    assert!((3..=5).contains(&second[0].0) && second[0].0 == second[1].0, "{opened:?}");
+}
+
+#[test]
+fn nobody_waits_for_what_is_there_already_is_short_or_does_not_come() {
+    let opened_beside = |prefilled: u32, shared: u32, paused: bool| {
+        let mut scheduler = Scheduler::new(LIMITS);
+        scheduler.add(seq(0), 5000, 50).unwrap();
+        scheduler.admit(|_, _| shared);
+        scheduler.opened(seq(0), prefilled);
+        if paused {
+            scheduler.pause(seq(0));
+        }
+        scheduler.add(seq(1), 5000, 50).unwrap();
+        !scheduler.admit(|_, _| shared).is_empty()
+    };
+    assert!(!opened_beside(0, 400, false), "it waits");
+    assert!(opened_beside(400, 400, false), "it is there");
+    assert!(opened_beside(380, 400, false), "hardly anything is missing");
+    assert!(opened_beside(0, 31, false), "too little to wait for");
+    assert!(opened_beside(0, 400, true), "nothing is computed for a client that does not read");
+}
+
+#[test]
+fn whoever_was_waited_for_and_leaves_keeps_nobody() {
+    let mut scheduler = Scheduler::new(LIMITS);
+    for id in 0..3 {
+        scheduler.add(seq(id), 5000, 50).unwrap();
+    }
+    assert_eq!(scheduler.admit(|_, _| 4000).open, [seq(0)]);
+    scheduler.opened(seq(0), 0);
+    assert!(scheduler.admit(|_, _| 4000).is_empty());
+    scheduler.end(seq(0));
+    assert_eq!(scheduler.admit(|_, _| 4000).open, [seq(1)], "and 2 waits for 1 now");
+    scheduler.opened(seq(1), 0);
+    scheduler.end(seq(1));
+    assert_eq!(scheduler.admit(|_, _| 4000).open, [seq(2)]);
 }

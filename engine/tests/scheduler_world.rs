@@ -91,7 +91,9 @@ impl World {
     }
 
     fn admit(&mut self, cached: u32) {
-        let admission = self.scheduler.admit();
+        // Families of prompts that begin alike, some of them further than others.
+        let shared = |a: SeqId, b: SeqId| if a.0 % 3 == b.0 % 3 { 40 + (a.0 ^ b.0) as u32 % 160 } else { 20 };
+        let admission = self.scheduler.admit(shared);
         self.resubmit(admission.preempt);
         for seq in admission.open {
             let request = &self.requests[&seq];

@@ -128,6 +128,71 @@ fn text_of_hostile_templates_ends_in_an_error_on_a_small_stack() {
     }
 }
 
+/// A folder whose vocabulary has ChatML's marks.
+fn with_marks(template: &str) -> TempDir {
+    let folder = with_template(template);
+    let bytes: Vec<String> = (0..=255).map(|byte| byte_level(&[byte])).collect();
+    let json = tokenizer(&bytes, &[("<|im_start|>", true), ("<|im_end|>", true)], byte_level_decoder());
+    write(folder.path(), "tokenizer.json", &json);
+    folder
+}
+
+#[test]
+fn text_of_a_template_that_cannot_be_used_is_chatml_where_the_vocabulary_has_its_marks() {
+    let said = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n";
+    let chat = || {
+        let messages = vec![Message::text(Role::System, "Be brief."), Message::text(Role::User, "Hi")];
+        ChatPrompt { messages, ..ChatPrompt::default() }
+    };
+    for template in ["{% for x in %}", "{{ messages | no_such_filter }}", "{% include 'nothing' %}"] {
+        assert_eq!(rendered(with_marks(template).path(), chat()).unwrap(), said, "{template}");
+    }
+    // What it refuses stays refused, and what it shows of calls is not shown otherwise.
+    let refuses = with_marks("{{ raise_exception('No!') }}");
+    assert_eq!(rendered(refuses.path(), chat()).unwrap_err(), GenerateError::invalid("messages", "No!"));
+    let with_tools = || ChatPrompt { tools: vec![weather()], ..chat() };
+    let error = rendered(with_marks("{{ messages | no_such_filter }}").path(), with_tools()).unwrap_err();
+    assert!(matches!(error, GenerateError::Engine(_)), "{error}");
+}
+
+#[test]
+fn text_of_the_fallback_shows_tools_and_calls_as_hermes_does() {
+    let call = ToolCall { id: "1".into(), name: "get_weather".into(), arguments: "{\"city\": \"Oslo\"}".into() };
+    let messages = vec![
+        Message::text(Role::System, "Be brief."),
+        Message::text(Role::User, "Weather?"),
+        Message { content: None, tool_calls: vec![call], ..Message::text(Role::Assistant, "") },
+        Message { tool_call_id: Some("1".into()), ..Message::text(Role::Tool, "rain") },
+    ];
+    let folder = with_marks("{% for x in %}");
+    assert_eq!(TextModel::load(folder.path()).unwrap().tool_dialect(), "hermes");
+    let tools = vec![weather()];
+    let told = rendered(
+        folder.path(),
+        ChatPrompt { messages: messages.clone(), tools: tools.clone(), ..ChatPrompt::default() },
+    );
+    let told = told.unwrap();
+    let (system, rest) = told.split_once("<|im_end|>\n").unwrap();
+    assert!(
+        system.starts_with("<|im_start|>system\nBe brief.\n\nYou may call") && system.contains("\"get_weather\""),
+        "{system}"
+    );
+    assert_eq!(
+        rest,
+        "<|im_start|>user\nWeather?<|im_end|>\n\
+         <|im_start|>assistant\n\n<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Oslo\"}}\n</tool_call><|im_end|>\n\
+         <|im_start|>user\n<tool_response>\nrain\n</tool_response><|im_end|>\n<|im_start|>assistant\n"
+    );
+    // Without a system turn, the tools have one of their own.
+    let told =
+        rendered(folder.path(), ChatPrompt { messages: messages[1..2].to_vec(), tools, ..ChatPrompt::default() });
+    let told = told.unwrap();
+    assert!(
+        told.starts_with("<|im_start|>system\nYou may call") && told.matches("<|im_start|>").count() == 3,
+        "{told}"
+    );
+}
+
 #[test]
 fn text_of_developers_is_the_systems_unless_the_template_knows_them() {
     let chat = ChatPrompt { messages: vec![Message::text(Role::Developer, "x")], ..ChatPrompt::default() };

@@ -235,3 +235,35 @@ async fn a_client_that_leaves_cancels_its_answer() {
     drop(stream);
     until("the dropped stream is cancelled", || node.engine.cancelled() == 1).await;
 }
+
+#[tokio::test]
+async fn models_come_in_the_shape_of_whoever_asks() {
+    let node = Node::start().await;
+    let ask = async |path: &str| {
+        let get = node.client.get(format!("{}{path}", node.url)).header("anthropic-version", "2023-06-01");
+        get.send().await.unwrap()
+    };
+    let page: Value = ask("/v1/models?limit=1").await.json().await.unwrap();
+    assert_eq!(
+        (&page["first_id"], &page["last_id"], &page["has_more"]),
+        (&json!("org/script"), &json!("org/script"), &json!(true))
+    );
+    let page: Value = ask("/v1/models?after_id=org/script").await.json().await.unwrap();
+    assert_eq!((page["data"].as_array().unwrap().len(), &page["has_more"]), (1, &json!(false)));
+    let model: Value = ask("/v1/models/org/script").await.json().await.unwrap();
+    assert_eq!(
+        (&model["type"], &model["display_name"], &model["max_input_tokens"]),
+        (&json!("model"), &json!("org/script"), &json!(4096))
+    );
+    assert!(model["object"].is_null() && model["created_at"] == "1970-01-01T00:00:01Z", "{model}");
+    let (kind, message) = error(ask("/v1/models/none").await, 404).await;
+    assert!(kind == "not_found_error" && message.contains("\"none\""), "{kind}: {message}");
+    let (kind, message) = error(ask("/v1/models/%FF").await, 400).await;
+    assert!(kind == "invalid_request_error" && message.contains("path"), "{kind}: {message}");
+    let (kind, message) = error(ask("/v1/models?limit=0").await, 400).await;
+    assert!(kind == "invalid_request_error" && message.contains("`limit`"), "{kind}: {message}");
+    // OpenAI's clients have their own, whatever they filter by.
+    let list: Value = node.get("/v1/models?limit=0").await.json().await.unwrap();
+    assert_eq!((&list["object"], &list["data"][0]["object"]), (&json!("list"), &json!("model")));
+    assert_eq!(node.get("/v1/models/none").await.json::<Value>().await.unwrap()["error"]["code"], "model_not_found");
+}

@@ -45,7 +45,7 @@ pub(crate) fn text_model(header: &Header) -> Result<Arc<TextModel>, GgufError> {
     let kinds = header.numbers("tokenizer.ggml.token_type").unwrap_or_default();
     let json = tokenizer(tokens, &kinds, &ending(header), decoder(header, tokens));
     let tokenizer: Tokenizer = serde_json::from_value(json).map_err(|error| bad(format!("its vocabulary: {error}")))?;
-    Ok(Arc::new(TextModel::new(tokenizer, templates(header)?, special_tokens(header, tokens))))
+    Ok(Arc::new(TextModel::new(tokenizer, templates(header, tokens)?, special_tokens(header, tokens))))
 }
 
 /// Tokens that end a text, a turn or a message: markup, even where a converter called them something else.
@@ -112,7 +112,7 @@ fn special_tokens(header: &Header, tokens: &[String]) -> BTreeMap<String, String
 }
 
 /// The default chat template, and those by name, as llama.cpp's converter writes them.
-fn templates(header: &Header) -> Result<Option<ChatTemplates>, GgufError> {
+fn templates(header: &Header, tokens: &[String]) -> Result<Option<ChatTemplates>, GgufError> {
     let mut sources = Vec::new();
     if let Some(default) = header.text("tokenizer.chat_template") {
         sources.push(("default".to_owned(), default.to_owned()));
@@ -125,9 +125,15 @@ fn templates(header: &Header) -> Result<Option<ChatTemplates>, GgufError> {
     if sources.is_empty() {
         return Ok(None);
     }
-    let compiled = ChatTemplates::compile(sources)
-        .map_err(|error| GgufError::Vocabulary(format!("its chat template, line {}: {}", error.line, error.message)))?;
-    Ok(Some(compiled))
+    let error = match ChatTemplates::compile(sources) {
+        Ok(compiled) => return Ok(Some(compiled)),
+        Err(error) => error,
+    };
+    let error = format!("its chat template, line {}: {}", error.line, error.message);
+    let has_token = |token: &str| tokens.iter().any(|known| known == token);
+    let Some(fallback) = ChatTemplates::fallback(has_token) else { return Err(GgufError::Vocabulary(error)) };
+    tracing::warn!(error, "this chat template cannot be used: conversations are written in ChatML");
+    Ok(Some(fallback))
 }
 
 /// What the model's makers recommend where a request is silent, if the header says so (`general.sampling.*`).

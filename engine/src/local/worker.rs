@@ -109,13 +109,7 @@ impl<D: Decoder> Worker<D> {
     /// Does what can be done now; says whether there is more.
     fn turn(&mut self) -> Result<bool, GivesUp> {
         self.sweep();
-        let admission = self.scheduler.admit();
-        for seq in &admission.preempt {
-            self.send_back(*seq, true);
-        }
-        for seq in &admission.open {
-            self.open(*seq)?;
-        }
+        let changed = self.admit()?;
         let mut plan = self.scheduler.step();
         let steered = |seq| self.live.get(&seq).is_some_and(Request::is_steered);
         let held = plan.choosing().any(steered);
@@ -130,7 +124,28 @@ impl<D: Decoder> Worker<D> {
         }
         self.publish();
         let resumed = self.flush();
-        Ok(resumed || !admission.is_empty() || !plan.is_empty() || self.scheduler.in_flight() > 0)
+        Ok(resumed || changed || !plan.is_empty() || self.scheduler.in_flight() > 0)
+    }
+
+    /// Takes and gives places; says whether any changed hands.
+    fn admit(&mut self) -> Result<bool, GivesUp> {
+        let mut changed = false;
+        loop {
+            let tokens = |seq: SeqId| self.live.get(&seq).map_or(&[][..], |request| request.draft.tokens());
+            let alike = |a, b| tokens(a).iter().zip(tokens(b)).take_while(|(x, y)| x == y).count();
+            let admission = self.scheduler.admit(|a, b| alike(a, b) as u32);
+            for seq in &admission.preempt {
+                self.send_back(*seq, true);
+            }
+            for seq in &admission.open {
+                self.open(*seq)?;
+            }
+            changed |= !admission.is_empty();
+            // One that was just opened may have, from an earlier prompt, what others wait for.
+            if admission.open.is_empty() || !admission.preempt.is_empty() {
+                return Ok(changed);
+            }
+        }
     }
 
     fn open(&mut self, seq: SeqId) -> Result<(), GivesUp> {

@@ -24,8 +24,9 @@ impl Scheduler {
     /// Takes places from those for whose next token there is no memory (the youngest, and before them those whose
     /// client does not read), or else gives places to the head of the line as long as prompt and a reserve fit beside
     /// what all others hold and are about to take. Where the head lacks room that clients hold who do not read, these
-    /// go.
-    pub fn admit(&mut self) -> Admission {
+    /// go. `shared` tells how many tokens two sequences begin with in common: who begins as another does whose prompt is
+    /// being computed is let in once that is there to be reused, and lets others pass until then.
+    pub fn admit(&mut self, shared: impl Fn(SeqId, SeqId) -> u32) -> Admission {
         let mut admission = Admission::default();
         while self.held_tokens() + self.next_tokens() > self.limits.budget_tokens() {
             // The last one always fits: nothing longer than the ceiling was taken.
@@ -35,7 +36,7 @@ impl Scheduler {
         }
         // Whoever was just sent away comes first in line again; nobody must take its room before.
         if admission.preempt.is_empty() {
-            while let Some(head) = self.head() {
+            while let Some(head) = self.head(&shared) {
                 if !self.fits(head, false) {
                     let Some(victim) = self.youngest(true).filter(|_| self.fits(head, true)) else { break };
                     self.end(victim);
@@ -54,8 +55,14 @@ impl Scheduler {
     }
 
     /// The next in line who would run.
-    fn head(&self) -> Option<SeqId> {
-        self.waiting.iter().copied().find(|seq| self.rows.get(seq).is_some_and(|row| !row.paused))
+    fn head(&mut self, shared: &impl Fn(SeqId, SeqId) -> u32) -> Option<SeqId> {
+        for place in 0..self.waiting.len() {
+            let seq = *self.waiting.get(place)?;
+            if self.rows.get(&seq).is_some_and(|row| !row.paused) && !self.follows(seq, shared) {
+                return Some(seq);
+            }
+        }
+        None
     }
 
     /// The last to get a place: of all, or of those whose client does not read.

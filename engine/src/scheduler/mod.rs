@@ -9,7 +9,7 @@
 //! 4. [`collected`](Scheduler::collected) counts the tokens of the oldest step, of which two may be on their way.
 //!
 //! **Why nobody starves.** The line is first come, first served: nobody overtakes its head, except past a sequence
-//! whose client does not read. Every row that can run is in every step. Of the prompts, the oldest has half of the
+//! whose client does not read, and, once, past one whose prompt's beginning is just being computed for another. Every row that can run is in every step. Of the prompts, the oldest has half of the
 //! step's budget for certain, so it ends; then the next is the oldest. When memory runs out the youngest goes back to
 //! the head of the line, so the oldest always ends, and its room goes to the next. `tests/scheduler.rs` holds this to
 //! it.
@@ -27,7 +27,7 @@
 //! });
 //! let seq = SeqId(1);
 //! scheduler.add(seq, 600, 100).expect("there is room");
-//! assert_eq!(scheduler.admit().open, [seq]);
+//! assert_eq!(scheduler.admit(|_, _| 0).open, [seq]);
 //! scheduler.opened(seq, 0);
 //! assert_eq!(scheduler.step().prefill[0].len, 512); // the prompt's first piece
 //! assert!(scheduler.step().prefill[0].last); // the rest of it, before the first was read
@@ -37,6 +37,7 @@
 //! ```
 
 mod admit;
+mod follow;
 mod row;
 mod share;
 mod step;

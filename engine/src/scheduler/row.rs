@@ -1,5 +1,7 @@
 //! One sequence as the scheduler counts it; must not know the others.
 
+use super::follow::Follow;
+
 /// Answer tokens for which room is kept free when a sequence is admitted, for itself and for each that runs. Unit:
 /// tokens; default 256; a guess at a short chat answer. More of it: fewer preemptions, and fewer sequences side by
 /// side.
@@ -31,11 +33,13 @@ pub(super) struct Row {
     pub(super) phase: Phase,
     /// Whether its client does not read.
     pub(super) paused: bool,
+    /// Whether it waits for another's prompt.
+    pub(super) follow: Follow,
 }
 
 impl Row {
     pub(super) fn new(prompt: u32, most: u32) -> Self {
-        Self { prompt, most, prefilled: 0, planned: 0, phase: Phase::Waiting, paused: false }
+        Self { prompt, most, prefilled: 0, planned: 0, phase: Phase::Waiting, paused: false, follow: Follow::Unasked }
     }
 
     /// Prompt tokens not submitted yet.

@@ -50,8 +50,8 @@ pub(crate) struct Config {
 }
 
 impl Config {
-    /// Reads them all.
-    pub(crate) fn read(dir: &Path) -> Result<Self, TextError> {
+    /// Reads them all. `tokenizer`: the model's.
+    pub(crate) fn read(dir: &Path, tokenizer: &Tokenizer) -> Result<Self, TextError> {
         let file = dir.join("tokenizer_config.json");
         let config = read_json(&file)?;
         let map = read_json(&dir.join("special_tokens_map.json"))?;
@@ -65,7 +65,25 @@ impl Config {
                 special_tokens.remove(name);
             }
         }
-        Ok(Self { special_tokens, templates: templates(dir, &file, &config)? })
+        Ok(Self { special_tokens, templates: usable(templates(dir, &file, &config), tokenizer)? })
+    }
+}
+
+/// A template that does not parse is one of a language that this program does not know all of; where another is sure to be
+/// understood by the model, it can be served.
+fn usable(
+    found: Result<Option<ChatTemplates>, TextError>,
+    tokenizer: &Tokenizer,
+) -> Result<Option<ChatTemplates>, TextError> {
+    match found {
+        Err(error @ TextError::Template { .. }) => {
+            let Some(templates) = ChatTemplates::fallback(|token| tokenizer.token_to_id(token).is_some()) else {
+                return Err(error);
+            };
+            tracing::warn!(%error, "this chat template cannot be used: conversations are written in ChatML");
+            Ok(Some(templates))
+        }
+        found => found,
     }
 }
 

@@ -38,7 +38,7 @@ impl TextModel {
     /// Names the file that is missing or cannot be used, and what is wrong with it; for a template, the line.
     pub fn load(dir: &Path) -> Result<Self, TextError> {
         let tokenizer = files::tokenizer(dir)?;
-        let config = files::Config::read(dir)?;
+        let config = files::Config::read(dir, &tokenizer)?;
         Ok(Self::new(tokenizer, config.templates, config.special_tokens))
     }
 
@@ -81,7 +81,8 @@ impl TextModel {
         Ok(self)
     }
 
-    /// A conversation as the model's template writes it.
+    /// A conversation as the model's template writes it; in ChatML where that asks for something that this program does not
+    /// have, and the vocabulary has ChatML's marks.
     ///
     /// # Errors
     /// As [`TextModel::prepare`].
@@ -93,7 +94,16 @@ impl TextModel {
                  chat_template.jinja into the model's folder",
             ));
         };
-        templates.render(chat, tools, &self.context, now)
+        match templates.render(chat, tools, &self.context, now) {
+            // The template itself fails, not this conversation. Calls would be read as that one shows them.
+            Err(error @ GenerateError::Engine(_)) if !tools => {
+                let has_token = |token: &str| self.vocabulary.tokenizer().token_to_id(token).is_some();
+                let Some(fallback) = ChatTemplates::fallback(has_token) else { return Err(error) };
+                tracing::warn!(%error, "this conversation is written in ChatML");
+                fallback.render(chat, false, &self.context, now).map_err(|_| error)
+            }
+            rendered => rendered,
+        }
     }
 
     /// The parser of one answer to a prepared prompt. `stop`: strings that end its content.

@@ -4,10 +4,12 @@ mod answer;
 mod anthropic;
 mod auth;
 mod body;
+mod definition;
 mod door;
 mod error;
 mod fields;
 mod llama;
+mod models;
 mod named;
 mod observe;
 pub mod openai;
@@ -19,6 +21,7 @@ mod sse;
 mod thought;
 mod tokens;
 mod turns;
+mod uri;
 mod watch;
 
 use std::{any::Any, time::Duration};
@@ -54,8 +57,8 @@ fn table() -> Vec<Route> {
         ("/ready", &["GET"], get(watch::ready)),
         ("/metrics", &["GET"], get(watch::metrics)),
         ("/openapi.json", &["GET"], get(openapi::serve)),
-        ("/v1/models", &["GET"], get(openai::models::list)),
-        ("/v1/models/{*id}", &["GET"], get(openai::models::show)),
+        ("/v1/models", &["GET"], get(models::list)),
+        ("/v1/models/{*id}", &["GET"], get(models::show)),
         ("/v1/chat/completions", &["POST"], post(openai::chat::serve)),
         ("/v1/completions", &["POST"], post(openai::completions::serve)),
         ("/v1/embeddings", &["POST"], post(openai::embeddings::serve)),
@@ -71,7 +74,7 @@ pub fn routes(router: Router, door: impl Into<Door>) -> axum::Router {
     let door = door.into();
     let guard = door::Guard::new(&door);
     let all = table().into_iter().fold(axum::Router::new(), |all, (path, _, answer)| all.route(path, answer));
-    all.route("/v1/models/", get(openai::models::list))
+    all.route("/v1/models/", get(models::list))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .with_state(router.clone())

@@ -4,6 +4,7 @@
 //! same `tojson`. [`pythonic`] holds what templates expect of Python, [`rewrite`] what minijinja
 //! cannot be taught otherwise, [`messages`] what they see of a conversation, [`switches`] what else they are told.
 
+mod fallback;
 mod json;
 mod messages;
 mod pythonic;

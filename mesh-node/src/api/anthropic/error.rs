@@ -3,7 +3,7 @@
 use axum::{
     Json,
     extract::Request,
-    http::{HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -16,6 +16,10 @@ use crate::api::ApiError;
 pub(in crate::api) const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 /// The paths that speak this dialect.
 const PATH: &str = "/v1/messages";
+/// The path that both dialects have.
+const SHARED: &str = "/v1/models";
+/// What this dialect's clients send with every request, and no others.
+const VERSION: HeaderName = HeaderName::from_static("anthropic-version");
 /// What tells the SDKs to send whole conversations instead.
 const NO_THREAD: &str = "thread_unsupported_request";
 
@@ -89,11 +93,15 @@ pub(super) fn no_thread(error: GenerateError) -> ApiError {
     told
 }
 
+/// Whether whoever asks speaks this dialect.
+pub(in crate::api) fn is_meant(headers: &HeaderMap) -> bool {
+    headers.contains_key(VERSION)
+}
+
 /// Puts whatever error is answered on this dialect's paths, by whichever layer, into its shape, and the request's id
 /// where its clients look for it.
 pub(in crate::api) async fn dress(request: Request, next: Next) -> Response {
-    let ours = request.uri().path().strip_prefix(PATH).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    if !ours {
+    if !is_ours(&request) {
         return next.run(request).await;
     }
     let id = request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
@@ -105,6 +113,12 @@ pub(in crate::api) async fn dress(request: Request, next: Next) -> Response {
         response.headers_mut().insert(REQUEST_ID, value);
     }
     response
+}
+
+fn is_ours(request: &Request) -> bool {
+    let path = request.uri().path();
+    let below = |root| path.strip_prefix(root).is_some_and(|rest: &str| rest.is_empty() || rest.starts_with('/'));
+    below(PATH) || below(SHARED) && is_meant(request.headers())
 }
 
 fn reshape(error: ApiError, response: Response, id: &str) -> Response {

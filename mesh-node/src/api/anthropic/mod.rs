@@ -5,11 +5,12 @@ mod count;
 mod error;
 mod lower;
 pub(super) mod messages;
+pub(super) mod models;
 mod raise;
 
 use axum::routing::post;
 
-pub(super) use error::{REQUEST_ID, dress};
+pub(super) use error::{REQUEST_ID, dress, is_meant};
 
 use super::Route;
 use crate::router::Target;

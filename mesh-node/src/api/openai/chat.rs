@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use axum::{
-    Extension, Json,
+    Extension,
     extract::{Request, State},
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use mesh_proto::{ModelId, RequestId};
 use serde::{Deserialize, de::IgnoredAny};
@@ -17,7 +17,6 @@ use super::{
     message::MessageDto,
     parse::parse,
     raise::{ChatChunks, ChatFold},
-    stream,
     wire::{Number, Object, Strings, Whole},
 };
 use crate::{
@@ -142,13 +141,8 @@ pub async fn serve(
     if !asked.left_out.is_empty() {
         tracing::info!(tools = asked.left_out.join(", "), "the model is not offered tools that only a service has");
     }
-    let answers = gather::begin(&router, &target, asked.requests, session.as_deref()).await?;
-    let tally = gather::tally(&answers, asked.told.choices);
-    if asked.told.stream {
-        let origin = gather::origin(&answers);
-        let raise = ChatChunks::new(head, asked.told.usage, tally, answers.len());
-        return Ok((origin, stream::respond(answers, raise)).into_response());
-    }
-    let (folds, origin) = gather::fold::<ChatFold>(answers).await?;
-    Ok((origin, Json(ChatFold::finish(folds, &head, tally, asked.told.logprobs))).into_response())
+    let told = asked.told;
+    let chunks = |tally, answers| ChatChunks::new(head.clone(), told.usage, tally, answers);
+    let whole = |folds, tally| ChatFold::finish(folds, &head, tally, told.logprobs);
+    Ok(gather::answer(&router, &target, asked.requests, session.as_deref(), told, chunks, whole).await?)
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use axum::{
-    Extension, Json,
+    Extension,
     extract::{Request, State},
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use futures_util::future::try_join_all;
 use mesh_proto::{GenerateError, GenerateRequest, ModelId, Prompt, RequestId};
@@ -19,7 +19,6 @@ use super::{
     lower::{self, Facts, form::ResponseFormat},
     parse::parse,
     raise::{CompletionChunks, CompletionFold},
-    stream,
     wire::{Number, Object, Prompts, Strings, Whole},
 };
 use crate::{
@@ -113,15 +112,10 @@ pub async fn serve(
     let session = dto.prompt_cache_key.take();
     let asked = lower::completions(dto, id, &Facts::of(&target))?;
     let echoes = if asked.echo { echoes(&router, &asked.requests).await? } else { Vec::new() };
-    let answers = gather::begin(&router, &target, asked.requests, session.as_deref()).await?;
-    let tally = gather::tally(&answers, asked.told.choices);
-    if asked.told.stream {
-        let origin = gather::origin(&answers);
-        let raise = CompletionChunks::new(head, asked.told.usage, tally, echoes);
-        return Ok((origin, stream::respond(answers, raise)).into_response());
-    }
-    let (folds, origin) = gather::fold::<CompletionFold>(answers).await?;
-    Ok((origin, Json(CompletionFold::finish(folds, &head, tally, echoes, asked.told.logprobs))).into_response())
+    let told = asked.told;
+    let chunks = |tally, _| CompletionChunks::new(head.clone(), told.usage, tally, echoes.clone());
+    let whole = |folds, tally| CompletionFold::finish(folds, &head, tally, echoes.clone(), told.logprobs);
+    Ok(gather::answer(&router, &target, asked.requests, session.as_deref(), told, chunks, whole).await?)
 }
 
 /// What each answer begins with where `echo` asks for it: its prompt.

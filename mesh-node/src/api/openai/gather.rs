@@ -1,10 +1,19 @@
 //! Several answers of one request, begun and read together; must not know what they look like to a client.
 
-use axum::http::HeaderMap;
+use axum::{
+    Json,
+    http::HeaderMap,
+    response::{IntoResponse, Response},
+};
 use futures_util::future::try_join_all;
 use mesh_proto::{Event, GenerateError, GenerateRequest};
+use serde::Serialize;
 
-use super::raise::Tally;
+use super::{
+    lower::Told,
+    raise::Tally,
+    stream::{self, Raise},
+};
 use crate::{
     api::answer::Answer,
     router::{Router, Target},
@@ -14,6 +23,27 @@ use crate::{
 pub(in crate::api) trait Fold: Default + Send {
     /// Takes the next event; the error of `Failed` is handed back.
     fn add(&mut self, event: Event) -> Result<(), GenerateError>;
+}
+
+/// Begins the answers, and tells them as was asked for: `chunks` of what they cost so far and of how many there are, or
+/// `whole` of what was gathered of each.
+pub(super) async fn answer<F: Fold, R: Raise, T: Serialize>(
+    router: &Router,
+    target: &Target,
+    requests: Vec<GenerateRequest>,
+    session: Option<&str>,
+    told: Told,
+    chunks: impl FnOnce(Tally, usize) -> R,
+    whole: impl FnOnce(Vec<F>, Tally) -> T,
+) -> Result<Response, GenerateError> {
+    let answers = begin(router, target, requests, session).await?;
+    let tally = tally(&answers, told.choices);
+    if told.stream {
+        let (origin, count) = (origin(&answers), answers.len());
+        return Ok((origin, stream::respond(answers, chunks(tally, count))).into_response());
+    }
+    let (folds, origin) = fold(answers).await?;
+    Ok((origin, Json(whole(folds, tally))).into_response())
 }
 
 /// Begins them all at the same time. One refusal refuses all; the others are dropped, and so cancelled.
@@ -27,7 +57,7 @@ pub(in crate::api) async fn begin(
 }
 
 /// What they cost so far: their prompts.
-pub(super) fn tally(answers: &[Answer], choices: u32) -> Tally {
+fn tally(answers: &[Answer], choices: u32) -> Tally {
     let prompts = answers.iter().step_by(choices.max(1) as usize).map(Answer::prompt_tokens);
     Tally::new(choices, prompts.fold(0, u32::saturating_add))
 }

@@ -1,15 +1,9 @@
-//! `GET /v1/models`: what is served; must not know who is asking or how a model runs.
+//! Models as OpenAI lists them; must not know who is asking or how a model runs.
 
-use axum::{
-    Json,
-    extract::{Path, State},
-};
+use axum::Json;
 use serde::Serialize;
 
-use crate::{
-    api::ApiError,
-    router::{Listed, RouteError, Router},
-};
+use crate::router::Listed;
 
 /// A model as OpenAI lists it, and what its users ask for next.
 #[derive(Debug, Serialize)]
@@ -53,15 +47,11 @@ impl From<Listed> for ModelDto {
 }
 
 /// Lists the models.
-pub async fn list(State(router): State<Router>) -> Json<ModelListDto> {
-    let data = router.list().into_iter().map(ModelDto::from).collect();
-    Json(ModelListDto { object: "list", data })
+pub(in crate::api) fn list(models: Vec<Listed>) -> Json<ModelListDto> {
+    Json(ModelListDto { object: "list", data: models.into_iter().map(ModelDto::from).collect() })
 }
 
-/// One model. Its id may hold slashes, percent-encoded or not.
-pub async fn show(State(router): State<Router>, Path(id): Path<String>) -> Result<Json<ModelDto>, ApiError> {
-    let models = router.list();
-    let served = models.iter().map(|model| model.id.clone()).collect();
-    let found = models.into_iter().find(|model| model.id == id);
-    Ok(Json(found.ok_or(RouteError::Unknown { asked: id, served })?.into()))
+/// One model.
+pub(in crate::api) fn show(model: Listed) -> Json<ModelDto> {
+    Json(model.into())
 }

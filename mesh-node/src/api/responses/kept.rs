@@ -4,7 +4,6 @@ use std::{sync::Arc, time::Instant};
 
 use axum::{
     Extension, Json,
-    extract::{Path, Query, rejection::QueryRejection},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -16,7 +15,10 @@ use super::{
     not_found,
     store::{Item, Kept, Store},
 };
-use crate::api::{ApiError, ErrorBody};
+use crate::api::{
+    ApiError, ErrorBody,
+    uri::{self, Id, Pairs, pairs},
+};
 
 /// Items of a list where nothing is said, and at most. Origin: OpenAI.
 const LIMIT: (usize, usize) = (20, 100);
@@ -30,11 +32,7 @@ fn unknown(id: &str) -> ApiError {
 }
 
 /// A response, once more.
-pub(super) async fn show(
-    Extension(store): Extension<Arc<Store>>,
-    Path(id): Path<String>,
-    query: Pairs,
-) -> Result<Response, ApiError> {
+pub(super) async fn show(Extension(store): Extension<Arc<Store>>, id: Id, query: Pairs) -> Result<Response, ApiError> {
     for (name, value) in pairs(query)? {
         match name.as_str() {
             // What may be included is as it was asked for at first.
@@ -44,7 +42,7 @@ pub(super) async fn show(
             _ => return Err(refuse(&name, "is not a parameter that works here; leave it out")),
         }
     }
-    let kept = find(&store, &id)?;
+    let kept = find(&store, &uri::id(id)?)?;
     let headers = [(header::CONTENT_TYPE, "application/json")];
     Ok((headers, kept.response.clone()).into_response())
 }
@@ -57,10 +55,8 @@ pub(super) struct Deleted {
 }
 
 /// Forgets a response.
-pub(super) async fn forget(
-    Extension(store): Extension<Arc<Store>>,
-    Path(id): Path<String>,
-) -> Result<Json<Deleted>, ApiError> {
+pub(super) async fn forget(Extension(store): Extension<Arc<Store>>, id: Id) -> Result<Json<Deleted>, ApiError> {
+    let id = uri::id(id)?;
     if !store.remove(&id) {
         return Err(unknown(&id));
     }
@@ -68,11 +64,8 @@ pub(super) async fn forget(
 }
 
 /// Only what runs in the background can be cancelled so, and nothing does; other clients hang up.
-pub(super) async fn cancel(
-    Extension(store): Extension<Arc<Store>>,
-    Path(id): Path<String>,
-) -> Result<Response, ApiError> {
-    let kept = find(&store, &id)?;
+pub(super) async fn cancel(Extension(store): Extension<Arc<Store>>, id: Id) -> Result<Response, ApiError> {
+    let kept = find(&store, &uri::id(id)?)?;
     let message = format!("Cannot cancel '{}': only responses made in the background can be cancelled.", kept.id);
     let body = ErrorBody { message, kind: "invalid_request_error", param: None, code: None };
     Err(ApiError { status: StatusCode::BAD_REQUEST, retry_after_s: None, body })
@@ -90,11 +83,11 @@ pub(super) struct Items {
 /// What a response's request added to the conversation.
 pub(super) async fn input_items(
     Extension(store): Extension<Arc<Store>>,
-    Path(id): Path<String>,
+    id: Id,
     query: Pairs,
 ) -> Result<Json<Items>, ApiError> {
     let page = page(pairs(query)?)?;
-    let kept = find(&store, &id)?;
+    let kept = find(&store, &uri::id(id)?)?;
     Ok(Json(list(&kept.input, page)?))
 }
 
@@ -148,12 +141,6 @@ fn list(items: &[Item], page: Page) -> Result<Items, ApiError> {
 }
 
 /// A query's names and values.
-type Pairs = Result<Query<Vec<(String, String)>>, QueryRejection>;
-
-fn pairs(query: Pairs) -> Result<Vec<(String, String)>, ApiError> {
-    query.map(|Query(pairs)| pairs).map_err(|error| ApiError::malformed(format!("the query is not valid: {error}")))
-}
-
 fn refuse(name: &str, what: &str) -> ApiError {
     GenerateError::invalid(name, format!("`{name}` {what}")).into()
 }

@@ -1,7 +1,6 @@
 //! Tools and how they may be called; must not know the conversation.
 
 use mesh_proto::{GenerateError, ToolChoice, ToolDefinition};
-use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::super::{
@@ -10,6 +9,7 @@ use super::super::{
 };
 use crate::api::{
     ApiError,
+    definition::{Definition, is_schema},
     fields::{Checked, check, tool_name},
     openai::parse::parse_at,
 };
@@ -17,24 +17,6 @@ use crate::api::{
 /// Tools that Anthropic's own servers run. No node can; beside a client's own tools they are left out, since agents
 /// offer them always and live without them, and the model is not told of what it does not have.
 const SERVED: [&str; 5] = ["web_search_", "web_fetch_", "code_execution_", "tool_search_tool_", "advisor_"];
-
-/// A definition in the form that templates read.
-#[derive(Serialize)]
-struct Function<'a> {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    function: Definition<'a>,
-}
-
-#[derive(Serialize)]
-struct Definition<'a> {
-    name: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    description: Option<&'a str>,
-    parameters: &'a RawValue,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    strict: Option<bool>,
-}
 
 pub(super) fn tools(raw: Vec<Box<RawValue>>) -> Result<Vec<ToolDefinition>, ApiError> {
     let mut tools = Vec::new();
@@ -71,16 +53,14 @@ fn tool(path: &str, json: &str) -> Result<ToolDefinition, ApiError> {
     let dto: ToolDto = parse_at(path, json)?;
     tool_name(&format!("{path}.name"), &dto.name)?;
     let schema = format!("{path}.input_schema");
-    check(&schema, dto.input_schema.get().starts_with('{'), || "must be a JSON schema, which is an object".into())?;
+    is_schema(&schema, &dto.input_schema)?;
     let definition = Definition {
         name: &dto.name,
         description: dto.description.as_deref(),
         parameters: &dto.input_schema,
         strict: dto.strict,
     };
-    let json = serde_json::to_string(&Function { kind: "function", function: definition });
-    let json = json.map_err(|error| GenerateError::invalid(path, format!("`{path}`: {error}")))?;
-    Ok(ToolDefinition { name: dto.name, json })
+    definition.tool()
 }
 
 /// Whether tools may be called, and several at once.

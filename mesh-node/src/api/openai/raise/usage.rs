@@ -51,17 +51,18 @@ pub(in super::super) enum UsageTold {
 /// Counts each prompt once, however many answers it has, and all answers.
 #[derive(Clone, Debug)]
 pub(in super::super) struct Tally {
-    /// Answers to each prompt: the first one's word on the prompt's cache counts.
+    /// Answers to each prompt.
     choices: u32,
     prompt_tokens: u32,
-    cached_tokens: u32,
+    /// Of each prompt, the least that an answer did not compute: another one may reuse what this very request computed.
+    cached: BTreeMap<u32, u32>,
     /// Of each answer, tokens so far, and how many of them are reasoning.
     spent: BTreeMap<u32, (u32, u32)>,
 }
 
 impl Tally {
     pub(in super::super) fn new(choices: u32, prompt_tokens: u32) -> Self {
-        Self { choices: choices.max(1), prompt_tokens, cached_tokens: 0, spent: BTreeMap::new() }
+        Self { choices: choices.max(1), prompt_tokens, cached: BTreeMap::new(), spent: BTreeMap::new() }
     }
 
     /// What an event of an answer says of its cost.
@@ -86,9 +87,8 @@ impl Tally {
     /// What an answer cost in the end.
     pub(super) fn finished(&mut self, choice: u32, usage: Usage) {
         self.spent.insert(choice, (usage.completion_tokens, usage.reasoning_tokens));
-        if choice.is_multiple_of(self.choices) {
-            self.cached_tokens = self.cached_tokens.saturating_add(usage.cached_tokens);
-        }
+        let cached = self.cached.entry(choice / self.choices).or_insert(usage.cached_tokens);
+        *cached = usage.cached_tokens.min(*cached);
     }
 
     /// All of it, so far.
@@ -96,7 +96,7 @@ impl Tally {
         let sum = |of: fn(&(u32, u32)) -> u32| self.spent.values().map(of).fold(0, u32::saturating_add);
         let usage = Usage {
             prompt_tokens: self.prompt_tokens,
-            cached_tokens: self.cached_tokens,
+            cached_tokens: self.cached.values().copied().fold(0, u32::saturating_add),
             completion_tokens: sum(|spent| spent.0),
             reasoning_tokens: sum(|spent| spent.1),
         };

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use mesh_proto::{GenerateError, ToolChoice, ToolDefinition};
-use serde::{Deserialize, Serialize, de::IgnoredAny};
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Value, json, value::RawValue};
 
 use crate::api::{
     ApiError,
+    definition::{Definition, is_schema},
     fields::{Checked, check, tool_name},
     openai::{parse::parse_at, wire::Object},
 };
@@ -102,24 +103,6 @@ struct NamespaceDto {
     tools: Vec<Box<RawValue>>,
 }
 
-/// A definition in the form that templates read.
-#[derive(Serialize)]
-struct Function<'a> {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    function: Definition<'a>,
-}
-
-#[derive(Serialize)]
-struct Definition<'a> {
-    name: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    description: Option<&'a str>,
-    parameters: &'a RawValue,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    strict: Option<bool>,
-}
-
 pub(super) fn offered(raw: Vec<Box<RawValue>>) -> Result<Offered, ApiError> {
     let mut offered = Offered { tools: Vec::new(), names: Names::new(), raw: Vec::new() };
     let mut left_out = None;
@@ -149,9 +132,7 @@ impl Offered {
                 let dto: FunctionDto = parse_at(path, json.get())?;
                 let empty = empty()?;
                 let parameters = dto.parameters.as_ref().filter(|raw| raw.get() != "null").unwrap_or(&empty);
-                check(&format!("{path}.parameters"), parameters.get().starts_with('{'), || {
-                    "must be a JSON schema, which is an object".into()
-                })?;
+                is_schema(&format!("{path}.parameters"), parameters)?;
                 let known = Known { namespace: space.map(str::to_owned), name: dto.name, is_custom: false };
                 let description = dto.description.as_deref();
                 self.push(path, known, Definition { name: "", description, parameters, strict: dto.strict })
@@ -187,9 +168,7 @@ impl Offered {
         let name = flat(known.namespace.as_deref(), &known.name);
         tool_name(&field, &name)?;
         check(&field, self.tools.iter().all(|tool| tool.name != name), || format!("{name:?} is offered twice"))?;
-        let function = Definition { name: &name, ..definition };
-        let json = serde_json::to_string(&Function { kind: "function", function }).map_err(|_| ApiError::bug())?;
-        self.tools.push(ToolDefinition { name: name.clone(), json });
+        self.tools.push(Definition { name: &name, ..definition }.tool()?);
         if known.is_custom || known.namespace.is_some() {
             self.names.insert(name, known);
         }
