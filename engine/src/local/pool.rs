@@ -1,6 +1,6 @@
 //! Texts made into vectors and scores beside the answers: sequences like theirs, so many at once; must not know devices.
 
-use std::{collections::VecDeque, sync::Arc, time::Instant};
+use std::{collections::VecDeque, sync::Arc};
 
 use jiff::civil::DateTime;
 use mesh_proto::{Event, GenerateError, PoolRequest, Pooled, Prompt, RequestId, Sampling, TokenId};
@@ -19,6 +19,7 @@ use crate::{
     house::Place,
     pool::{self, Pooling, Pools},
     text::TextRequest,
+    times::Times,
 };
 
 /// One text on its way. Dropping it frees its sequence.
@@ -45,7 +46,7 @@ impl Part {
 impl LocalEngine {
     /// All rows of a task. `place`: the request's, which its first sequence takes over.
     pub(super) async fn make(&self, request: PoolRequest, place: Place) -> Result<Pooled, GenerateError> {
-        let (arrived, closed) = (Instant::now(), |_| GenerateError::ShuttingDown);
+        let (times, closed) = (Times::arrived(), |_| GenerateError::ShuttingDown);
         let PoolRequest { id, task, .. } = request;
         let Some(pools) = self.pools.clone() else { return Err(GenerateError::Engine("it does not pool".to_owned())) };
         if let Pools::Embeds { embedding, .. } = &pools {
@@ -79,7 +80,7 @@ impl LocalEngine {
             let place = place.take().unwrap_or_else(|| self.mailbox.house.part());
             let (tell, made) = oneshot::channel();
             let made_of = Made { pooling: pooling.clone(), kept, tell: Some(tell) };
-            let generation = self.post(id.clone(), draft, made_of, (place, arrived))?;
+            let generation = self.post(id.clone(), draft, made_of, (place, times))?;
             pending.push_back(Part { generation, made, _permit: permit });
         }
         for part in pending {
@@ -94,12 +95,12 @@ impl LocalEngine {
         id: RequestId,
         draft: Draft,
         made: Made,
-        (place, arrived): (Place, Instant),
+        (place, times): (Place, Times),
     ) -> Result<Generation, GenerateError> {
         let (outbox, events) = Outbox::new(self.event_buffer, place);
         let sampling = Sampling { seed: Some(0), ..Sampling::default() };
         let choice = Choice { sampling, logprobs: None, steer: Steer::default(), pool: Some(made) };
-        self.mailbox.post(Request::new(id, draft, choice, outbox, arrived))?;
+        self.mailbox.post(Request::new(id, draft, choice, outbox, times))?;
         let mailbox = self.mailbox.clone();
         Ok(Generation::new(events, Some(Arc::new(move || mailbox.ring()))))
     }

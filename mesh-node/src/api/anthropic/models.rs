@@ -120,6 +120,7 @@ mod tests {
             family: "f".into(),
             quantization: "q".into(),
             owners: 1,
+            capabilities: mesh_proto::record::Capabilities::default(),
         };
         ["a", "b", "c/d", "e"].map(model).into()
     }
