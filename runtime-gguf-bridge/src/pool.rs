@@ -127,7 +127,7 @@ fn refused(error: CallError) -> GenerateError {
     // "input (600 tokens) is too large to process. … (current batch size: 512)", and others like it.
     let mut numbers = message.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse::<u32>().ok());
     let too_long = kind == "exceed_context_size_error" || message.contains("too large to process");
-    let (first, last) = (numbers.next(), numbers.last());
+    let (first, last) = (numbers.next(), numbers.next_back());
     if let (true, Some(prompt_tokens), Some(context_tokens)) =
         (too_long, number("n_prompt_tokens").or(first), number("n_ctx").or(last))
     {
