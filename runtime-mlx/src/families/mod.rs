@@ -50,7 +50,7 @@ pub(crate) struct Family {
 
 /// The architectures that can be served.
 pub(crate) const FAMILIES: &[Family] = &[
-    Family { names: &["llama", "mistral"], load: llama::load },
+    Family { names: &["llama", "mistral", "iquestcoder", "xverse"], load: llama::load },
     Family { names: &["qwen2"], load: qwen2::load },
     Family { names: &["qwen3"], load: qwen3::load },
     Family { names: &["qwen3_moe"], load: qwen3_moe::load },
