@@ -5,6 +5,7 @@
 //! [`Stack`](crate::layers::Stack) of layers that each take `[tokens, hidden]` to the same. Its goldens: `tests/golden/README.md`.
 
 mod deepseek_v3;
+mod gemma2;
 mod gemma3;
 mod lfm2;
 mod llama;
@@ -57,6 +58,7 @@ pub(crate) const FAMILIES: &[Family] = &[
     Family { names: &["gemma3", "gemma3_text"], load: gemma3::load },
     Family { names: &["deepseek_v3", "kimi_k2", "joyai_llm_flash"], load: deepseek_v3::load },
     Family { names: &["lfm2"], load: lfm2::load },
+    Family { names: &["gemma2"], load: gemma2::load },
 ];
 
 /// Likeness (Jaro-Winkler, 1: the same) from which on a name is told as the nearest. Guess, between
