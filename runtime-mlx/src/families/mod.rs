@@ -9,6 +9,7 @@ mod gemma2;
 mod gemma3;
 mod lfm2;
 mod llama;
+mod olmo2;
 mod qwen2;
 mod qwen3;
 mod qwen3_moe;
@@ -59,6 +60,7 @@ pub(crate) const FAMILIES: &[Family] = &[
     Family { names: &["deepseek_v3", "kimi_k2", "joyai_llm_flash"], load: deepseek_v3::load },
     Family { names: &["lfm2"], load: lfm2::load },
     Family { names: &["gemma2"], load: gemma2::load },
+    Family { names: &["olmo2"], load: olmo2::load },
 ];
 
 /// Likeness (Jaro-Winkler, 1: the same) from which on a name is told as the nearest. Guess, between
