@@ -10,6 +10,7 @@ mod gemma3;
 mod lfm2;
 mod llama;
 mod olmo2;
+mod phi3;
 mod qwen2;
 mod qwen3;
 mod qwen3_moe;
@@ -61,6 +62,7 @@ pub(crate) const FAMILIES: &[Family] = &[
     Family { names: &["lfm2"], load: lfm2::load },
     Family { names: &["gemma2"], load: gemma2::load },
     Family { names: &["olmo2"], load: olmo2::load },
+    Family { names: &["phi3"], load: phi3::load },
 ];
 
 /// Likeness (Jaro-Winkler, 1: the same) from which on a name is told as the nearest. Guess, between
