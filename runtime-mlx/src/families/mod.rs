@@ -14,6 +14,7 @@ mod phi3;
 mod qwen2;
 mod qwen3;
 mod qwen3_moe;
+mod smollm3;
 
 use mlx_rs::Array;
 
@@ -63,6 +64,7 @@ pub(crate) const FAMILIES: &[Family] = &[
     Family { names: &["gemma2"], load: gemma2::load },
     Family { names: &["olmo2"], load: olmo2::load },
     Family { names: &["phi3"], load: phi3::load },
+    Family { names: &["smollm3"], load: smollm3::load },
 ];
 
 /// Likeness (Jaro-Winkler, 1: the same) from which on a name is told as the nearest. Guess, between
