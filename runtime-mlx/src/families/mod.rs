@@ -7,6 +7,7 @@
 mod deepseek_v3;
 mod gemma2;
 mod gemma3;
+mod glm4;
 mod lfm2;
 mod llama;
 mod olmo2;
@@ -65,6 +66,7 @@ pub(crate) const FAMILIES: &[Family] = &[
     Family { names: &["olmo2"], load: olmo2::load },
     Family { names: &["phi3"], load: phi3::load },
     Family { names: &["smollm3"], load: smollm3::load },
+    Family { names: &["glm4"], load: glm4::load },
 ];
 
 /// Likeness (Jaro-Winkler, 1: the same) from which on a name is told as the nearest. Guess, between
