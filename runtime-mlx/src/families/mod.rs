@@ -7,6 +7,7 @@
 mod deepseek_v3;
 mod gemma2;
 mod gemma3;
+mod gemma4;
 mod glm4;
 mod lfm2;
 mod llama;
@@ -67,6 +68,7 @@ pub(crate) const FAMILIES: &[Family] = &[
     Family { names: &["phi3"], load: phi3::load },
     Family { names: &["smollm3"], load: smollm3::load },
     Family { names: &["glm4"], load: glm4::load },
+    Family { names: &["gemma4", "gemma4_text", "gemma4_unified"], load: gemma4::load },
 ];
 
 /// Likeness (Jaro-Winkler, 1: the same) from which on a name is told as the nearest. Guess, between
