@@ -11,6 +11,7 @@ mod gemma4;
 mod glm4;
 mod lfm2;
 mod llama;
+mod mistral3;
 mod olmo2;
 mod phi3;
 mod qwen2;
@@ -69,6 +70,7 @@ pub(crate) const FAMILIES: &[Family] = &[
     Family { names: &["smollm3"], load: smollm3::load },
     Family { names: &["glm4"], load: glm4::load },
     Family { names: &["gemma4", "gemma4_text", "gemma4_unified"], load: gemma4::load },
+    Family { names: &["mistral3", "ministral3", "llava"], load: mistral3::load },
 ];
 
 /// Likeness (Jaro-Winkler, 1: the same) from which on a name is told as the nearest. Guess, between
