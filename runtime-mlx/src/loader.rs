@@ -73,6 +73,21 @@ impl<'a> Loader<'a> {
         Ok(())
     }
 
+    /// Where a checkpoint holds matrices of one size as one tensor `whole` `[…, rows, columns]`, one's rows behind the other's,
+    /// cuts it into `{part}.weight`.
+    pub(crate) fn cut_rows(&mut self, whole: &str, parts: &[String]) -> Result<(), MlxError> {
+        if !self.weights.has(whole) {
+            return Ok(());
+        }
+        let all = self.weights.take(whole)?;
+        for (part, rows) in parts.iter().zip(ops::split_equal(&all, parts.len() as i32, -2)?) {
+            let rows = rows.contiguous()?;
+            rows.eval()?;
+            self.weights.put(format!("{part}.weight"), rows);
+        }
+        Ok(())
+    }
+
     /// `{name}.weight` `[vocabulary, hidden]`.
     pub(crate) fn embedding(&mut self, name: &str, vocabulary: i32, hidden: i32) -> Result<Embedding, MlxError> {
         Ok(Embedding::new(self.matrix(name, &[vocabulary, hidden])?))

@@ -39,7 +39,9 @@ class Case:
     rule: Callable | None = None
     # Norm weights are stored as their distance from 1.
     plus_one: bool = False
-    # Pairs: what the reader renames and cuts up to test a checkpoint's older form, e.g. ["switch_mlp.", "experts.{}."].
+    # Pairs: what the reader renames, cuts up or joins to test another form of a checkpoint, in this order: parts of names, as
+    # ["model.", "language_model."]; with a number for each expert, as ["switch_mlp.", "experts.{}."]; two matrices' rows in
+    # one tensor, as ["gate.weight|up.weight", "gate_up"].
     unstack: list = field(default_factory=list)
 
     @property

@@ -1,7 +1,6 @@
 //! `gemma3` text models (Gemma team 2025): five layers that see a window to one that sees all, norms before and behind
 //! each half; must not know caches.
 
-use mlx_rs::Array;
 use serde::Deserialize;
 
 use crate::{
@@ -9,11 +8,9 @@ use crate::{
     error::MlxError,
     families::Model,
     kv::LayerCache,
-    layers::{Biases, Frame, Gate, GroupedQuery, Heads, Layer, Mlp, RmsNorm, Rope, RopeArgs, Stack},
+    layers::{Biases, Frame, Gate, GroupedQuery, Heads, Mlp, Rope, RopeArgs, Sandwich, Stack},
     layers::{grouped, layers, positive},
     loader::Loader,
-    step::Step,
-    sys::Result,
 };
 
 /// Defaults are those of the smallest model, as in mlx-lm.
@@ -60,7 +57,7 @@ const THETA: f32 = 1_000_000.0;
 
 impl Args {
     /// With the heads of the models that see images where those do not say.
-    fn read(config: &Config) -> std::result::Result<(Self, RopeArgs), MlxError> {
+    fn read(config: &Config) -> Result<(Self, RopeArgs), MlxError> {
         let (mut args, rope): (Self, RopeArgs) = config.text_args()?;
         let (heads, kv_heads) = if config.has_text_config() { (8, 4) } else { (4, 1) };
         args.num_attention_heads.get_or_insert(heads);
@@ -74,7 +71,7 @@ impl Args {
         Heads { hidden: self.hidden_size, heads, kv_heads, dim: self.head_dim }
     }
 
-    fn check(&self) -> std::result::Result<(), MlxError> {
+    fn check(&self) -> Result<(), MlxError> {
         positive(&[
             ("hidden_size", self.hidden_size),
             ("intermediate_size", self.intermediate_size),
@@ -94,7 +91,7 @@ impl Args {
     }
 }
 
-pub(crate) fn load(config: &Config, loader: &mut Loader<'_>) -> std::result::Result<Box<dyn Model>, MlxError> {
+pub(crate) fn load(config: &Config, loader: &mut Loader<'_>) -> Result<Box<dyn Model>, MlxError> {
     let (args, rope) = Args::read(config)?;
     // With images the text model lies one level deeper; the towers' tensors are of no use here.
     let deeper = loader.has("language_model.model.norm.weight");
@@ -118,45 +115,53 @@ pub(crate) fn load(config: &Config, loader: &mut Loader<'_>) -> std::result::Res
             Some(_) => Rope::plain(args.head_dim, args.rope_local_base_freq),
             None => Rope::new(&rope, args.head_dim, THETA)?,
         };
-        Gemma3Layer::load(&args, loader, prefix, rope)
+        layer(&args, loader, prefix, rope)
     })?;
-    stack.embed_scale = Some((args.hidden_size as f32).sqrt());
+    // Whatever the activations are.
+    stack.embed_scale = Some(rounded((args.hidden_size as f32).sqrt()));
     Ok(Box::new(stack))
 }
 
-struct Gemma3Layer {
-    attention: GroupedQuery,
-    mlp: Mlp,
-    /// Before and behind attention, before and behind the feed-forward block.
-    norms: [RmsNorm; 4],
+fn layer(
+    args: &Args,
+    loader: &mut Loader<'_>,
+    prefix: &str,
+    rope: Rope,
+) -> Result<Sandwich<GroupedQuery, Mlp>, MlxError> {
+    let (hidden, eps) = (args.hidden_size, args.rms_norm_eps);
+    let at = format!("{prefix}.self_attn");
+    let mut attention = GroupedQuery::load(loader, &at, args.heads(), Biases::default())?;
+    attention.q_norm = Some(loader.rms_norm_plus_one(&format!("{at}.q_norm"), args.head_dim, eps)?);
+    attention.k_norm = Some(loader.rms_norm_plus_one(&format!("{at}.k_norm"), args.head_dim, eps)?);
+    attention.rope = Some(rope);
+    attention.scale = args.query_pre_attn_scalar.powf(-0.5);
+    let mut norm = |name: &str| loader.rms_norm_plus_one(&format!("{prefix}.{name}"), hidden, eps);
+    let norms = [
+        norm("input_layernorm")?,
+        norm("post_attention_layernorm")?,
+        norm("pre_feedforward_layernorm")?,
+        norm("post_feedforward_layernorm")?,
+    ];
+    let mlp = Mlp::load(loader, &format!("{prefix}.mlp"), (hidden, args.intermediate_size), Gate::GeluTanh)?;
+    Ok(Sandwich { mixer: attention, mlp, norms })
 }
 
-impl Gemma3Layer {
-    fn load(args: &Args, loader: &mut Loader<'_>, prefix: &str, rope: Rope) -> std::result::Result<Self, MlxError> {
-        let (hidden, eps) = (args.hidden_size, args.rms_norm_eps);
-        let at = format!("{prefix}.self_attn");
-        let mut attention = GroupedQuery::load(loader, &at, args.heads(), Biases::default())?;
-        attention.q_norm = Some(loader.rms_norm_plus_one(&format!("{at}.q_norm"), args.head_dim, eps)?);
-        attention.k_norm = Some(loader.rms_norm_plus_one(&format!("{at}.k_norm"), args.head_dim, eps)?);
-        attention.rope = Some(rope);
-        attention.scale = args.query_pre_attn_scalar.powf(-0.5);
-        let mut norm = |name: &str| loader.rms_norm_plus_one(&format!("{prefix}.{name}"), hidden, eps);
-        let norms = [
-            norm("input_layernorm")?,
-            norm("post_attention_layernorm")?,
-            norm("pre_feedforward_layernorm")?,
-            norm("post_feedforward_layernorm")?,
-        ];
-        let mlp = Mlp::load(loader, &format!("{prefix}.mlp"), (hidden, args.intermediate_size), Gate::GeluTanh)?;
-        Ok(Self { attention, mlp, norms })
-    }
+/// `x` as bf16 holds it.
+fn rounded(x: f32) -> f32 {
+    let bits = x.to_bits();
+    f32::from_bits((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff_0000)
 }
 
-impl Layer for Gemma3Layer {
-    fn forward(&self, x: &Array, index: usize, step: &mut Step<'_>) -> Result<Array> {
-        let [before, behind, before_mlp, behind_mlp] = &self.norms;
-        let seen = self.attention.forward(&before.forward(x)?, index, step)?;
-        let x = x.add(behind.forward(&seen)?)?;
-        x.add(behind_mlp.forward(&self.mlp.forward(&before_mlp.forward(&x)?)?)?)
+#[cfg(test)]
+mod tests {
+    use super::rounded;
+
+    #[test]
+    fn numbers_are_rounded_as_bf16_rounds_them() {
+        for (x, expected) in
+            [(8.0, 8.0), (33.941_124, 34.0), (9.797_959, 9.8125), (1.003_906_3, 1.0), (1.011_718_8, 1.015_625)]
+        {
+            assert_eq!(rounded(x), expected);
+        }
     }
 }

@@ -5,7 +5,7 @@ use crate::{
     error::MlxError,
     families::Model,
     kv::LayerCache,
-    layers::{Biases, DenseArgs, Frame, Gate, GroupedQuery, Mlp, PreNorm, Rope, Stack},
+    layers::{Biases, DenseArgs, Frame, Gate, GroupedQuery, Mixer, Mlp, PreNorm, Rope, Stack},
     loader::Loader,
 };
 
@@ -32,16 +32,34 @@ pub(super) struct Variant {
 
 /// A llama-like model.
 pub(super) fn dense(args: &DenseArgs, loader: &mut Loader<'_>, variant: &Variant) -> Result<Box<dyn Model>, MlxError> {
-    let (hidden, eps) = (args.hidden_size, args.rms_norm_eps);
     let tied = args.tie_word_embeddings.unwrap_or(variant.tied);
-    let frame = Frame { max_positions: args.max_position_embeddings, ..Frame::new(hidden, args.vocab_size, eps, tied) };
+    let frame = Frame {
+        max_positions: args.max_position_embeddings,
+        ..Frame::new(args.hidden_size, args.vocab_size, args.rms_norm_eps, tied)
+    };
+    dense_in(args, loader, variant, &frame, |_, attention| attention)
+}
+
+/// The same in a frame of the family's own, which makes of each layer's attention what it wants.
+pub(super) fn dense_in<M: Mixer + 'static>(
+    args: &DenseArgs,
+    loader: &mut Loader<'_>,
+    variant: &Variant,
+    frame: &Frame<'_>,
+    mixer: impl Fn(usize, GroupedQuery) -> M,
+) -> Result<Box<dyn Model>, MlxError> {
+    let (hidden, eps) = (args.hidden_size, args.rms_norm_eps);
+    if frame.head.is_none() {
+        // Some checkpoints hold the embeddings twice.
+        loader.discard(|name| matches!(name, "lm_head.weight" | "language_model.lm_head.weight"));
+    }
     let cache = |layer| LayerCache::attention(args.kv_heads(), args.head_dim(), args.window(layer));
     let caches = (0..args.num_hidden_layers).map(cache).collect();
-    let stack = Stack::load(loader, &frame, caches, |loader, _, prefix| {
+    let stack = Stack::load(loader, frame, caches, |loader, i, prefix| {
         let names = ["gate_proj", "up_proj", "down_proj"].map(|name| format!("{prefix}.mlp.{name}"));
         Ok(PreNorm {
             mixer_norm: loader.rms_norm(&format!("{prefix}.input_layernorm"), hidden, eps)?,
-            mixer: attention(args, loader, &format!("{prefix}.self_attn"), variant)?,
+            mixer: mixer(i, attention(args, loader, &format!("{prefix}.self_attn"), variant)?),
             mlp_norm: loader.rms_norm(&format!("{prefix}.post_attention_layernorm"), hidden, eps)?,
             mlp: Mlp::load_named(loader, &names, (hidden, args.intermediate_size), (Gate::Silu, args.mlp_bias))?,
         })

@@ -5,12 +5,19 @@
 //! [`Stack`](crate::layers::Stack) of layers that each take `[tokens, hidden]` to the same. Its goldens: `tests/golden/README.md`.
 
 mod deepseek_v3;
+mod gemma2;
 mod gemma3;
+mod gemma4;
+mod glm4;
 mod lfm2;
 mod llama;
+mod mistral3;
+mod olmo2;
+mod phi3;
 mod qwen2;
 mod qwen3;
 mod qwen3_moe;
+mod smollm3;
 
 use mlx_rs::Array;
 
@@ -57,13 +64,20 @@ pub(crate) struct Family {
 
 /// The architectures that can be served.
 pub(crate) const FAMILIES: &[Family] = &[
-    Family { names: &["llama", "mistral"], load: llama::load },
+    Family { names: &["llama", "mistral", "iquestcoder", "xverse"], load: llama::load },
     Family { names: &["qwen2"], load: qwen2::load },
     Family { names: &["qwen3"], load: qwen3::load },
     Family { names: &["qwen3_moe"], load: qwen3_moe::load },
     Family { names: &["gemma3", "gemma3_text"], load: gemma3::load },
     Family { names: &["deepseek_v3", "kimi_k2", "joyai_llm_flash"], load: deepseek_v3::load },
     Family { names: &["lfm2"], load: lfm2::load },
+    Family { names: &["gemma2"], load: gemma2::load },
+    Family { names: &["olmo2"], load: olmo2::load },
+    Family { names: &["phi3"], load: phi3::load },
+    Family { names: &["smollm3"], load: smollm3::load },
+    Family { names: &["glm4"], load: glm4::load },
+    Family { names: &["gemma4", "gemma4_text", "gemma4_unified"], load: gemma4::load },
+    Family { names: &["mistral3", "ministral3", "llava"], load: mistral3::load },
 ];
 
 /// Likeness (Jaro-Winkler, 1: the same) from which on a name is told as the nearest. Guess, between

@@ -37,12 +37,9 @@ pub(crate) struct DenseArgs {
 impl DenseArgs {
     /// Refuses what the shared layers do not compute, by name, and sizes that no model has.
     pub(crate) fn read(config: &Config) -> Result<Self, MlxError> {
-        let args = Self { rope: config.args()?, ..config.args()? };
-        if let Some(act) = &args.hidden_act
-            && act != "silu"
-        {
-            return Err(MlxError::Config(format!("`hidden_act` is `{act}`; this family computes `silu`")));
-        }
+        let (args, rope): (Self, RopeArgs) = config.text_args()?;
+        let args = Self { rope, ..args };
+        only("hidden_act", args.hidden_act.as_deref(), "silu")?;
         positive(&[
             ("hidden_size", args.hidden_size),
             ("intermediate_size", args.intermediate_size),
@@ -81,7 +78,9 @@ impl DenseArgs {
             (None, Some(first)) => self.use_sliding_window.unwrap_or(false) && layer >= first,
             (None, None) => self.use_sliding_window.unwrap_or(true),
         };
-        self.sliding_window.filter(|window| slides && *window > 0)
+        // One that no text outgrows is none.
+        let limit = self.max_position_embeddings.and_then(|n| i32::try_from(n).ok()).unwrap_or(i32::MAX);
+        self.sliding_window.filter(|window| slides && (1..limit).contains(window))
     }
 }
 
@@ -107,4 +106,57 @@ pub(crate) fn grouped(heads: i32, kv_heads: i32) -> Result<(), MlxError> {
         return Err(MlxError::Config("`num_attention_heads` is no multiple of `num_key_value_heads`".into()));
     }
     Ok(())
+}
+
+/// Refuses a choice other than the one that a family computes.
+pub(crate) fn only(name: &str, said: Option<&str>, known: &str) -> Result<(), MlxError> {
+    match said.filter(|said| *said != known) {
+        Some(said) => Err(MlxError::Config(format!("`{name}` is `{said}`; this family computes `{known}`"))),
+        None => Ok(()),
+    }
+}
+
+/// Refuses caps of scores or logits that cap nothing sensible.
+pub(crate) fn capping(caps: &[(&str, Option<f32>)]) -> Result<(), MlxError> {
+    match caps.iter().find(|(_, cap)| cap.is_some_and(|cap| !cap.is_finite() || cap <= 0.0)) {
+        Some((name, cap)) => {
+            Err(MlxError::Config(format!("`{name}` is {}; it must be positive, or null", cap.unwrap_or(0.0))))
+        }
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn a_layer_has_the_window_that_config_json_gives_it() {
+        let windows = |fields: Value| {
+            let mut all = json!({"hidden_size": 8, "num_hidden_layers": 2, "intermediate_size": 8, "num_attention_heads": 2,
+                "rms_norm_eps": 1e-6, "vocab_size": 8, "max_position_embeddings": 100});
+            all.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+            let args: DenseArgs = serde_json::from_value(all).unwrap();
+            [args.window(0), args.window(1)]
+        };
+        assert_eq!(windows(json!({})), [None, None]);
+        assert_eq!(windows(json!({"sliding_window": 10})), [Some(10), Some(10)]);
+        // One that no text outgrows is none.
+        assert_eq!(windows(json!({"sliding_window": 100})), [None, None]);
+        assert_eq!(windows(json!({"sliding_window": 10, "use_sliding_window": false})), [None, None]);
+        let kinds = json!(["full_attention", "sliding_attention"]);
+        assert_eq!(windows(json!({"sliding_window": 10, "layer_types": kinds})), [None, Some(10)]);
+        let late = json!({"sliding_window": 10, "use_sliding_window": true, "max_window_layers": 1});
+        assert_eq!(windows(late), [None, Some(10)]);
+    }
+
+    #[test]
+    fn what_a_family_does_not_compute_is_named() {
+        assert!(only("hidden_act", None, "silu").is_ok() && only("hidden_act", Some("silu"), "silu").is_ok());
+        assert!(only("hidden_act", Some("relu"), "silu").unwrap_err().to_string().contains("`hidden_act` is `relu`"));
+        assert!(capping(&[("cap", None), ("cap", Some(30.0))]).is_ok());
+        assert!(capping(&[("cap", Some(-1.0))]).unwrap_err().to_string().contains("`cap` is -1"));
+    }
 }

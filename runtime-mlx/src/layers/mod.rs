@@ -16,7 +16,7 @@ mod norm;
 mod rope;
 mod stack;
 
-pub(crate) use args::{DenseArgs, grouped, layers, positive};
+pub(crate) use args::{DenseArgs, capping, grouped, layers, only, positive};
 pub(crate) use attention::{Biases, GroupedQuery, Heads};
 pub(crate) use conv::CausalConv;
 pub(crate) use linear::{Embedding, Linear, Matrix, SwitchLinear, split};
@@ -25,4 +25,4 @@ pub(crate) use mlp::{Gate, Mlp};
 pub(crate) use moe::{ExpertSizes, Experts, Grouped, Routes, largest};
 pub(crate) use norm::{LayerNorm, RmsNorm};
 pub(crate) use rope::{Rope, RopeArgs, yarn_temperature};
-pub(crate) use stack::{FeedForward, Frame, Layer, Mixer, PreNorm, Stack, softcap};
+pub(crate) use stack::{FeedForward, Frame, Layer, Mixer, PreNorm, Sandwich, Stack, place, softcap};

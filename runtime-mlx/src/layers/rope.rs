@@ -148,9 +148,10 @@ fn divisors(dims: i32, base: f32) -> impl Iterator<Item = f32> {
 /// Llama 3.1's scaling: long wavelengths are stretched by `factor`, short ones stay, those between are mixed.
 fn llama3(scaling: &Map<String, Value>, dims: i32, base: f32) -> std::result::Result<Vec<f32>, MlxError> {
     let factor = number(scaling, "factor")?;
-    let low = number(scaling, "low_freq_factor")?;
-    let high = number(scaling, "high_freq_factor")?;
-    let trained = number(scaling, "original_max_position_embeddings")?;
+    // Defaults: those of Llama 3.1, as in mlx-lm.
+    let low = optional(scaling, "low_freq_factor")?.unwrap_or(1.0);
+    let high = optional(scaling, "high_freq_factor")?.unwrap_or(4.0);
+    let trained = optional(scaling, "original_max_position_embeddings")?.unwrap_or(8192.0);
     let stretch = |divisor: f32| {
         let turns = trained / (TAU * divisor);
         if turns < low {

@@ -1,6 +1,6 @@
 //! The frame of a transformer: embed, layers, norm, head; must not know what a layer does.
 
-use mlx_rs::{Array, Dtype, ops};
+use mlx_rs::{Array, ops};
 
 use crate::{
     error::MlxError,
@@ -69,6 +69,33 @@ impl<M: Mixer, F: FeedForward> Layer for PreNorm<M, F> {
         let x = x.add(self.mixer.forward(&self.mixer_norm.forward(x)?, index, step)?)?;
         x.add(self.mlp.forward(&self.mlp_norm.forward(&x)?)?)
     }
+}
+
+/// The layer of families that norm each half before and behind, and add.
+pub(crate) struct Sandwich<M, F> {
+    pub(crate) mixer: M,
+    pub(crate) mlp: F,
+    /// Before and behind the mixer, before and behind the feed-forward block.
+    pub(crate) norms: [RmsNorm; 4],
+}
+
+impl<M: Mixer, F: FeedForward> Layer for Sandwich<M, F> {
+    fn forward(&self, x: &Array, index: usize, step: &mut Step<'_>) -> Result<Array> {
+        let [before, behind, before_mlp, behind_mlp] = &self.norms;
+        let mixed = self.mixer.forward(&before.forward(x)?, index, step)?;
+        let x = x.add(behind.forward(&mixed)?)?;
+        x.add(behind_mlp.forward(&self.mlp.forward(&before_mlp.forward(&x)?)?)?)
+    }
+}
+
+/// Root and head of a checkpoint's language model, which lies deeper where the model has other senses too: as mlx-lm
+/// stores it, as its makers do, or alone.
+pub(crate) fn place(loader: &Loader<'_>) -> (&'static str, &'static str) {
+    let deeper = [
+        ("language_model.model.norm.weight", ("language_model.model", "language_model.lm_head")),
+        ("model.language_model.norm.weight", ("model.language_model", "lm_head")),
+    ];
+    deeper.into_iter().find(|(norm, _)| loader.has(norm)).map_or(("model", "lm_head"), |(_, place)| place)
 }
 
 /// What a stack is made of beside its layers.
@@ -151,8 +178,7 @@ impl<L: Layer> Model for Stack<L> {
     fn hidden(&self, tokens: &Array, step: &mut Step<'_>) -> Result<Array> {
         let mut x = self.embed.forward(tokens)?;
         if let Some(scale) = self.embed_scale {
-            // Rounded as the reference rounds it, whatever the activations are.
-            x = x.multiply(Array::from_f32(scale).as_dtype(Dtype::Bfloat16)?.as_dtype(x.dtype())?)?;
+            x = x.multiply(Array::from_f32(scale).as_dtype(x.dtype())?)?;
         }
         for (i, layer) in self.layers.iter().enumerate() {
             x = layer.forward(&x, i, step)?;

@@ -25,7 +25,7 @@ pub(super) struct Golden {
     pub(super) dtype: String,
     pub(super) config: Value,
     tensors: Vec<(String, Vec<i32>, String, f64, f64)>,
-    /// Stacked names, and those of single experts.
+    /// Parts of names, and what stands in their place in the checkpoint's other form (see `scripts/reference/draw.py`).
     pub(super) unstack: Vec<(String, String)>,
     pub(super) prompt: Vec<u32>,
     pub(super) greedy: Vec<u32>,
@@ -90,17 +90,24 @@ impl Golden {
         self.decoder_of(&config, self.arrays(), residency)
     }
 
-    /// With each expert's tensors by themselves, as the makers of checkpoints store them.
+    /// In another form, such as that in which its makers store it.
     pub(super) fn decoder_unstacked(&self, residency: Residency) -> MlxDecoder {
-        let mut arrays = HashMap::new();
-        for (name, array) in self.arrays() {
-            match self.unstack.iter().find(|(stacked, _)| name.contains(stacked)) {
-                None => drop(arrays.insert(name, array)),
-                Some((stacked, single)) => {
+        let mut arrays = self.arrays();
+        for (from, to) in &self.unstack {
+            let (first, second) = from.split_once('|').map_or((from.as_str(), None), |(a, b)| (a, Some(b)));
+            let names: Vec<String> = arrays.keys().filter(|name| name.contains(first)).cloned().collect();
+            for name in names {
+                let array = arrays.remove(&name).unwrap();
+                if let Some(second) = second {
+                    let other = arrays.remove(&name.replace(first, second)).unwrap();
+                    arrays.insert(name.replace(first, to), ops::concatenate(&[array, other], -2).unwrap());
+                } else if to.contains("{}") {
                     for (i, part) in ops::split_equal(&array, array.dim(0), 0).unwrap().into_iter().enumerate() {
-                        let single = name.replace(stacked, &single.replace("{}", &i.to_string()));
+                        let single = name.replace(first, &to.replace("{}", &i.to_string()));
                         arrays.insert(single, part.squeeze_axes(&[0]).unwrap());
                     }
+                } else {
+                    arrays.insert(name.replace(first, to), array);
                 }
             }
         }
