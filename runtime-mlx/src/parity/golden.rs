@@ -97,7 +97,7 @@ impl Golden {
             match self.unstack.iter().find(|(stacked, _)| name.contains(stacked)) {
                 None => drop(arrays.insert(name, array)),
                 Some((stacked, single)) => {
-                    for (i, part) in ops::split(&array, array.dim(0), 0).unwrap().into_iter().enumerate() {
+                    for (i, part) in ops::split_equal(&array, array.dim(0), 0).unwrap().into_iter().enumerate() {
                         let single = name.replace(stacked, &single.replace("{}", &i.to_string()));
                         arrays.insert(single, part.squeeze_axes(&[0]).unwrap());
                     }
