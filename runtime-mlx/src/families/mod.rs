@@ -9,6 +9,7 @@ mod llama;
 mod qwen2;
 mod qwen3;
 mod qwen3_moe;
+mod qwen3_next;
 
 use mlx_rs::Array;
 
@@ -55,6 +56,7 @@ pub(crate) const FAMILIES: &[Family] = &[
     Family { names: &["gemma3", "gemma3_text"], load: gemma3::load },
     Family { names: &["deepseek_v3", "kimi_k2", "joyai_llm_flash"], load: deepseek_v3::load },
     Family { names: &["lfm2"], load: lfm2::load },
+    Family { names: &["qwen3_next"], load: qwen3_next::load },
 ];
 
 /// Likeness (Jaro-Winkler, 1: the same) from which on a name is told as the nearest. Guess, between
@@ -97,8 +99,8 @@ mod tests {
 
     #[test]
     fn an_unknown_family_is_told_those_that_are_known_and_the_nearest() {
-        let message = refusal("qwen3_vl_text");
-        assert!(message.contains("qwen3_vl_text") && message.contains("llama, mistral"), "{message}");
+        let message = refusal("qwen3_vl");
+        assert!(message.contains("`qwen3_vl`") && message.contains("llama, mistral"), "{message}");
         assert!(message.ends_with("of which `qwen3` is nearest"), "{message}");
         assert!(!refusal("rwkv7").contains("nearest"));
     }
