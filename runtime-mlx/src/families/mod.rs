@@ -8,6 +8,7 @@ mod lfm2;
 mod llama;
 mod qwen2;
 mod qwen3;
+mod qwen3_5;
 mod qwen3_moe;
 mod qwen3_next;
 
@@ -57,6 +58,8 @@ pub(crate) const FAMILIES: &[Family] = &[
     Family { names: &["deepseek_v3", "kimi_k2", "joyai_llm_flash"], load: deepseek_v3::load },
     Family { names: &["lfm2"], load: lfm2::load },
     Family { names: &["qwen3_next"], load: qwen3_next::load },
+    Family { names: &["qwen3_5"], load: qwen3_5::load },
+    Family { names: &["qwen3_5_moe"], load: qwen3_5::load },
 ];
 
 /// Likeness (Jaro-Winkler, 1: the same) from which on a name is told as the nearest. Guess, between
