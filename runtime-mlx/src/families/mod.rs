@@ -4,6 +4,7 @@
 
 mod deepseek_v3;
 mod gemma3;
+mod kimi_linear;
 mod lfm2;
 mod llama;
 mod qwen2;
@@ -60,6 +61,7 @@ pub(crate) const FAMILIES: &[Family] = &[
     Family { names: &["qwen3_next"], load: qwen3_next::load },
     Family { names: &["qwen3_5"], load: qwen3_5::load },
     Family { names: &["qwen3_5_moe"], load: qwen3_5::load },
+    Family { names: &["kimi_linear"], load: kimi_linear::load },
 ];
 
 /// Likeness (Jaro-Winkler, 1: the same) from which on a name is told as the nearest. Guess, between
