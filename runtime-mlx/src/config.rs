@@ -4,7 +4,7 @@ use std::path::Path;
 
 use mesh_proto::TokenId;
 use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::{error::MlxError, quantization::Quantization};
 
@@ -51,10 +51,19 @@ impl Config {
     /// The language model's own arguments and its rotary fields, which checkpoints that see images too have one level
     /// deeper, in `text_config`. What stands beside it (the vocabulary's size, say) holds where it is silent.
     pub(crate) fn text_args<T: DeserializeOwned, U: DeserializeOwned>(&self) -> Result<(T, U), MlxError> {
-        let mut fields = self.raw.clone();
-        if let (Some(Value::Object(text)), Value::Object(fields)) = (self.raw.get("text_config"), &mut fields) {
-            fields.extend(text.clone());
+        self.text_args_over(&Map::new())
+    }
+
+    /// The same, with the family's own `defaults` where both are silent.
+    pub(crate) fn text_args_over<T: DeserializeOwned, U: DeserializeOwned>(
+        &self,
+        defaults: &Map<String, Value>,
+    ) -> Result<(T, U), MlxError> {
+        let mut fields = defaults.clone();
+        for said in [Some(&self.raw), self.raw.get("text_config")].into_iter().flatten() {
+            fields.extend(said.as_object().into_iter().flatten().map(|(key, value)| (key.clone(), value.clone())));
         }
+        let fields = Value::Object(fields);
         let both = (serde_json::from_value(fields.clone()), serde_json::from_value(fields));
         let bad = |e: serde_json::Error| MlxError::Config(e.to_string());
         Ok((both.0.map_err(bad)?, both.1.map_err(bad)?))

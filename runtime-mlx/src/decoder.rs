@@ -417,14 +417,28 @@ impl MlxDecoder {
     /// Logits of every position of `tokens`, `[tokens, vocabulary]`, in one step: for comparisons with a reference.
     #[cfg(test)]
     pub(crate) fn logits_of(&mut self, tokens: &[u32]) -> Result<Array> {
+        self.logits_of_pieces(&[tokens])
+    }
+
+    /// The same for a prompt in pieces, a step each.
+    #[cfg(test)]
+    pub(crate) fn logits_of_pieces(&mut self, pieces: &[&[u32]]) -> Result<Array> {
         let seq = SeqId(u64::MAX);
-        let n = tokens.len() as i32;
-        self.kv.open(seq, n, None)?;
-        let mut step = Step::new(&mut self.kv, &[], &[(seq, 0, n)])?;
-        let hidden = self.model.hidden(&Array::from_slice(tokens, &[n]), &mut step)?;
-        let logits = self.model.logits(&hidden)?;
+        self.kv.open(seq, pieces.iter().map(|piece| piece.len() as i32).sum(), None)?;
+        let mut all = Vec::with_capacity(pieces.len());
+        let mut at = 0;
+        for piece in pieces {
+            let n = piece.len() as i32;
+            let mut step = Step::new(&mut self.kv, &[], &[(seq, at, n)])?;
+            let hidden = self.model.hidden(&Array::from_slice(piece, &[n]), &mut step)?;
+            all.push(self.model.logits(&hidden)?);
+            at += n;
+            if let Some(strip) = self.kv.strip(seq) {
+                strip.len = at;
+            }
+        }
         self.kv.close(seq)?;
-        logits.as_dtype(mlx_rs::Dtype::Float32)
+        ops::concatenate(&all, 0)?.as_dtype(mlx_rs::Dtype::Float32)
     }
 }
 

@@ -44,6 +44,25 @@ impl<'a> Loader<'a> {
         self.weights.discard(useless);
     }
 
+    /// Leaves out tensors for which a later version has a use, and says so.
+    pub(crate) fn set_aside(&mut self, what: &str, belongs: impl Fn(&str) -> bool) {
+        let tensors = self.weights.all().filter(|(name, _)| belongs(name)).count();
+        if tensors > 0 {
+            tracing::info!(what, tensors, "set aside: this version does not use them");
+            self.weights.discard(belongs);
+        }
+    }
+
+    /// Gives each tensor the name that `new` has for it, as the family's reference does.
+    pub(crate) fn rename(&mut self, new: impl Fn(&str) -> String) -> Result<(), MlxError> {
+        self.weights.rename(new)
+    }
+
+    /// Whether a tensor that nobody took yet has such a name and shape.
+    pub(crate) fn any(&self, is: impl Fn(&str, &[i32]) -> bool) -> bool {
+        self.weights.all().any(|(name, shape)| is(name, shape))
+    }
+
     /// `{name}.weight` `[outputs, inputs]`, and `{name}.bias` `[outputs]` if the family has one.
     pub(crate) fn linear(&mut self, name: &str, inputs: i32, outputs: i32, bias: bool) -> Result<Linear, MlxError> {
         let matrix = self.matrix(name, &[outputs, inputs])?;
@@ -131,6 +150,15 @@ impl<'a> Loader<'a> {
     pub(crate) fn tensor(&mut self, name: &str, shape: &[i32]) -> Result<Array, MlxError> {
         let tensor = self.weights.take_shaped(name, shape)?;
         Ok(self.settle(tensor)?)
+    }
+
+    /// The same for one of `count` numbers that is stored with axes of one around them, or without: `[count]`.
+    pub(crate) fn numbers(&mut self, name: &str, count: i32) -> Result<Array, MlxError> {
+        let stored = match self.weights.shape(name) {
+            Some(shape) if shape.iter().product::<i32>() == count => shape.to_vec(),
+            _ => vec![count],
+        };
+        Ok(self.tensor(name, &stored)?.reshape(&[count])?)
     }
 
     /// `{name}.weight` `[…, rows, columns]`, dense or packed.

@@ -96,6 +96,22 @@ impl Weights {
         self.tensors.retain(|name, _| !useless(name));
     }
 
+    /// The names of all tensors that nobody took yet, with their shapes.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&str, &[i32])> {
+        self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.shape()))
+    }
+
+    /// Gives each tensor the name that `new` has for it.
+    pub(crate) fn rename(&mut self, new: impl Fn(&str) -> String) -> Result<(), MlxError> {
+        for (name, tensor) in std::mem::take(&mut self.tensors) {
+            if self.tensors.insert(new(&name), tensor).is_some() {
+                // Twice there, under two names: one of them would not be used.
+                return Err(MlxError::LeftoverTensors(vec![name]));
+            }
+        }
+        Ok(())
+    }
+
     /// The dtype that most bytes of floating-point tensors have.
     pub(crate) fn float_dtype(&self) -> Dtype {
         let mut bytes = BTreeMap::new();

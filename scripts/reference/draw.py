@@ -43,6 +43,8 @@ class Case:
     # ["model.", "language_model."]; with a number for each expert, as ["switch_mlp.", "experts.{}."]; two matrices' rows in
     # one tensor, as ["gate.weight|up.weight", "gate_up"].
     unstack: list = field(default_factory=list)
+    # A plan of mlx-lm's own tensors -> one of those that the model's makers store, which mlx-lm then brings into its form.
+    stored: Callable | None = None
 
     @property
     def text(self) -> dict:
@@ -60,7 +62,8 @@ def plan(case: Case, model) -> list:
     if case.tied:
         shapes = {name: it for name, it in shapes.items() if not name.split(".")[-2] == "lm_head"}
     tied = not any("lm_head" in name for name in shapes)
-    return [entry(case, name, shapes[name][0], packed.get(name.rsplit(".", 1)[0]), tied) for name in sorted(shapes)]
+    entries = [entry(case, name, shapes[name][0], packed.get(name.rsplit(".", 1)[0]), tied) for name in sorted(shapes)]
+    return case.stored(entries) if case.stored else entries
 
 
 def entry(case: Case, name: str, shape: tuple, packed, tied: bool) -> list:
@@ -107,6 +110,17 @@ def spread(case: Case, name: str, shape: tuple, tied: bool) -> tuple[float, floa
         return EMBED_SPREAD, 0.0
     gain = 1.6 if module in ("q_proj", "k_proj", "qkv_proj", "gate", "router") else 1.0
     return gain / math.sqrt(shape[-1] if module != "conv" else math.prod(shape[1:])), 0.0
+
+
+def singled(entries: list, stacked: str, single: str) -> list:
+    """With each expert's tensors by themselves: `stacked` in a name becomes `single`, its `{}` the expert's number."""
+    out = []
+    for name, shape, *how in entries:
+        if stacked in name:
+            out += [[name.replace(stacked, single.format(i)), shape[1:], *how] for i in range(shape[0])]
+        else:
+            out.append([name, shape, *how])
+    return out
 
 
 def f32(x: float) -> float:

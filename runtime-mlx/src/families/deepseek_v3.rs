@@ -183,7 +183,7 @@ impl LatentAttention {
 
 /// `embed_q` `[heads, rank, nope]` and `unembed_out` `[heads, v, rank]`, or cut out of their older form `kv_b_proj`
 /// `[heads · (nope + v), rank]`.
-fn latent_matrices(
+pub(super) fn latent_matrices(
     loader: &mut Loader<'_>,
     at: &str,
     [heads, nope, v, rank]: [i32; 4],

@@ -9,6 +9,7 @@ mod gemma2;
 mod gemma3;
 mod gemma4;
 mod glm4;
+mod kimi_linear;
 mod lfm2;
 mod llama;
 mod mistral3;
@@ -16,7 +17,9 @@ mod olmo2;
 mod phi3;
 mod qwen2;
 mod qwen3;
+mod qwen3_5;
 mod qwen3_moe;
+mod qwen3_next;
 mod smollm3;
 
 use mlx_rs::Array;
@@ -78,6 +81,10 @@ pub(crate) const FAMILIES: &[Family] = &[
     Family { names: &["glm4"], load: glm4::load },
     Family { names: &["gemma4", "gemma4_text", "gemma4_unified"], load: gemma4::load },
     Family { names: &["mistral3", "ministral3", "llava"], load: mistral3::load },
+    Family { names: &["qwen3_next"], load: qwen3_next::load },
+    Family { names: &["qwen3_5"], load: qwen3_5::load },
+    Family { names: &["qwen3_5_moe"], load: qwen3_5::load },
+    Family { names: &["kimi_linear"], load: kimi_linear::load },
 ];
 
 /// Likeness (Jaro-Winkler, 1: the same) from which on a name is told as the nearest. Guess, between
@@ -125,8 +132,8 @@ mod tests {
 
     #[test]
     fn an_unknown_family_is_told_those_that_are_known_and_the_nearest() {
-        let message = refusal("qwen3_vl_text");
-        assert!(message.contains("qwen3_vl_text") && message.contains("llama, mistral"), "{message}");
+        let message = refusal("qwen3_vl");
+        assert!(message.contains("`qwen3_vl`") && message.contains("llama, mistral"), "{message}");
         assert!(message.ends_with("of which `qwen3` is nearest"), "{message}");
         assert!(!refusal("rwkv7").contains("nearest"));
     }

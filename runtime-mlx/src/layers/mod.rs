@@ -8,6 +8,8 @@
 mod args;
 mod attention;
 mod conv;
+mod delta;
+mod delta_net;
 mod linear;
 mod mla;
 mod mlp;
@@ -19,6 +21,8 @@ mod stack;
 pub(crate) use args::{DenseArgs, capping, grouped, layers, only, positive};
 pub(crate) use attention::{Biases, GroupedQuery, Heads};
 pub(crate) use conv::CausalConv;
+pub(crate) use delta::{DeltaTokens, gated_delta, log_decay, unit_keys};
+pub(crate) use delta_net::{DeltaNetSizes, GatedDeltaNet};
 pub(crate) use linear::{Embedding, Linear, Matrix, SwitchLinear, split};
 pub(crate) use mla::Latents;
 pub(crate) use mlp::{Gate, Mlp};

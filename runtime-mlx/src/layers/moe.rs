@@ -34,7 +34,15 @@ impl Routes {
     /// DeepSeek-V3's choice: sigmoid scores, corrected by `bias` `[experts]` for the choice only, within the best groups
     /// of experts.
     pub(crate) fn sigmoid(logits: &Array, bias: &Array, how: &Grouped) -> Result<Self> {
-        let odds = nn::sigmoid(logits.as_dtype(Dtype::Float32)?)?;
+        Self::corrected(&nn::sigmoid(logits.as_dtype(Dtype::Float32)?)?, bias, how)
+    }
+
+    /// The same with softmax's odds in place of sigmoid's.
+    pub(crate) fn softmax_corrected(logits: &Array, bias: &Array, how: &Grouped) -> Result<Self> {
+        Self::corrected(&ops::softmax_axis(logits.as_dtype(Dtype::Float32)?, -1, true)?, bias, how)
+    }
+
+    fn corrected(odds: &Array, bias: &Array, how: &Grouped) -> Result<Self> {
         let mut scores = odds.add(bias)?;
         if how.groups > 1 {
             let (n, experts) = (scores.dim(0), scores.dim(1));
@@ -52,7 +60,7 @@ impl Routes {
             scores = scores.reshape(&[n, experts])?;
         }
         let experts = largest(&scores, how.k)?;
-        let mut weights = take_along_axis(&odds, &experts, -1)?;
+        let mut weights = take_along_axis(odds, &experts, -1)?;
         if how.k > 1 && how.normalise {
             weights = weights.divide(weights.sum_axis(-1, true)?)?;
         }

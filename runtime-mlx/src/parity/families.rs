@@ -104,6 +104,19 @@ fn a_batch_of_eight_ragged_prompts_of_every_family_equals_eight_single_runs_of_m
     }
 }
 
+#[test]
+fn a_prompt_of_every_family_may_be_cut_anywhere() {
+    for golden in goldens().iter().filter(|golden| !golden.quantised()) {
+        let mut decoder = golden.decoder(Residency::DenseF32);
+        let whole = decoder.logits_of(&golden.prompt).unwrap();
+        for at in 1..golden.prompt.len() {
+            let (first, second) = golden.prompt.split_at(at);
+            let error = relative_error(&decoder.logits_of_pieces(&[first, second]).unwrap(), &whole);
+            assert!(error < 1e-4, "{} cut at {at}: {error}", golden.name());
+        }
+    }
+}
+
 /// Whether a model's memory of a text can be cut to any beginning.
 fn cuts(golden: &Golden) -> bool {
     let forgets = |cache: &LayerCache| matches!(cache, LayerCache::State(_) | LayerCache::Sliding { .. });
