@@ -18,8 +18,8 @@ use crate::{
 /// Where everybody watches everybody, a death is noticed by all after this long. Issue: 3 s.
 const NOTICED: Millis = Millis(3_000);
 /// In bigger meshes. Made of: the watchers' 2.6 s, the accusation's way (0.1 s a hop, some ten hops, and for a message
-/// that was lost 0.2 s for its name and 0.45 s to get it), the time to refute it (0.5 s), the look for oneself within
-/// 1 s, which takes 2.6 s, and 0.2 s for clocks.
+/// that was lost 0.2 s for its name and 0.45 s to get it), the time to refute it (1 s), the look for oneself within
+/// 0.5 s, which takes 2.6 s, and 0.2 s for clocks.
 const NOTICED_BY_GOSSIP: Millis = Millis(8_600);
 /// A peer that is there, and was there all the time for so long, is not declared dead. Made of: the longest silence that
 /// is borne (2.6 s), a dial's 1.5 s.
