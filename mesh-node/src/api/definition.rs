@@ -32,7 +32,8 @@ struct Tool<'a> {
 pub(super) fn is_schema(field: &str, parameters: &RawValue) -> Checked<()> {
     let text = parameters.get();
     check(field, text.starts_with('{'), || "must be a JSON schema, which is an object".into())?;
-    let read = serde_json::from_str::<Value>(text);
+    // As deep as it will stand in the tool.
+    let read = serde_json::from_str::<Value>(&format!("[[{text}]]"));
     check(field, read.is_ok(), || "is nested too deeply, or has numbers that nobody can hold".into())
 }
 

@@ -141,8 +141,9 @@ pub async fn serve(
     if !asked.left_out.is_empty() {
         tracing::info!(tools = asked.left_out.join(", "), "the model is not offered tools that only a service has");
     }
+    let answers = gather::begin(&router, &target, asked.requests, session.as_deref()).await?;
     let told = asked.told;
     let chunks = |tally, answers| ChatChunks::new(head.clone(), told.usage, tally, answers);
     let whole = |folds, tally| ChatFold::finish(folds, &head, tally, told.logprobs);
-    Ok(gather::answer(&router, &target, asked.requests, session.as_deref(), told, chunks, whole).await?)
+    Ok(gather::tell(answers, told, chunks, whole).await?)
 }

@@ -112,10 +112,11 @@ pub async fn serve(
     let session = dto.prompt_cache_key.take();
     let asked = lower::completions(dto, id, &Facts::of(&target))?;
     let echoes = if asked.echo { echoes(&router, &asked.requests).await? } else { Vec::new() };
+    let answers = gather::begin(&router, &target, asked.requests, session.as_deref()).await?;
     let told = asked.told;
     let chunks = |tally, _| CompletionChunks::new(head.clone(), told.usage, tally, echoes.clone());
     let whole = |folds, tally| CompletionFold::finish(folds, &head, tally, echoes.clone(), told.logprobs);
-    Ok(gather::answer(&router, &target, asked.requests, session.as_deref(), told, chunks, whole).await?)
+    Ok(gather::tell(answers, told, chunks, whole).await?)
 }
 
 /// What each answer begins with where `echo` asks for it: its prompt.

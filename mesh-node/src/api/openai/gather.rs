@@ -25,18 +25,14 @@ pub(in crate::api) trait Fold: Default + Send {
     fn add(&mut self, event: Event) -> Result<(), GenerateError>;
 }
 
-/// Begins the answers, and tells them as was asked for: `chunks` of what they cost so far and of how many there are, or
-/// `whole` of what was gathered of each.
-pub(super) async fn answer<F: Fold, R: Raise, T: Serialize>(
-    router: &Router,
-    target: &Target,
-    requests: Vec<GenerateRequest>,
-    session: Option<&str>,
+/// Tells answers that were begun as was asked for: `chunks` of what they cost so far and of how many there are, or `whole`
+/// of what was gathered of each.
+pub(super) async fn tell<F: Fold, R: Raise, T: Serialize>(
+    answers: Vec<Answer>,
     told: Told,
     chunks: impl FnOnce(Tally, usize) -> R,
     whole: impl FnOnce(Vec<F>, Tally) -> T,
 ) -> Result<Response, GenerateError> {
-    let answers = begin(router, target, requests, session).await?;
     let tally = tally(&answers, told.choices);
     if told.stream {
         let (origin, count) = (origin(&answers), answers.len());
