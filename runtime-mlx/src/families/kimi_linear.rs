@@ -211,7 +211,7 @@ pub(crate) fn load(config: &Config, loader: &mut Loader<'_>) -> std::result::Res
             },
             mlp_norm: loader.rms_norm(&format!("{prefix}.post_attention_layernorm"), hidden, eps)?,
             mlp: match args.sparse(i) {
-                true => Block::Sparse(Sparse::load(&args, loader, &mlp)?),
+                true => Block::Sparse(Box::new(Sparse::load(&args, loader, &mlp)?)),
                 false => Block::Dense(Mlp::load(loader, &mlp, (hidden, args.intermediate_size), Gate::Silu)?),
             },
         })
@@ -347,7 +347,7 @@ impl LatentAttention {
 
 enum Block {
     Dense(Mlp),
-    Sparse(Sparse),
+    Sparse(Box<Sparse>),
 }
 
 impl FeedForward for Block {

@@ -232,7 +232,7 @@ pub(super) fn hybrid(
             },
             mlp_norm: norm(loader, &format!("{prefix}.post_attention_layernorm"), hidden, (eps, variant.from_one))?,
             mlp: match args.sparse(i) {
-                true => Block::Sparse(Sparse::load(args, loader, &mlp)?),
+                true => Block::Sparse(Box::new(Sparse::load(args, loader, &mlp)?)),
                 false => Block::Dense(Mlp::load(loader, &mlp, (hidden, args.intermediate_size), Gate::Silu)?),
             },
         })
@@ -312,7 +312,7 @@ impl GatedAttention {
 
 enum Block {
     Dense(Mlp),
-    Sparse(Sparse),
+    Sparse(Box<Sparse>),
 }
 
 impl FeedForward for Block {

@@ -129,12 +129,12 @@ impl Piece {
         let parts = parts.iter().map(|x| ops::split_equal(x, count, 3)).collect::<Result<Vec<_>>>()?;
         let mut state = state.clone();
         let mut read = Vec::with_capacity(count as usize);
+        let part = |i: usize, block: usize| parts[i][block].squeeze_axes(&[3]);
         for block in 0..count as usize {
-            let part = |i: usize| parts[i][block].squeeze_axes(&[3]);
             let before = turned(&state)?;
-            let u = part(0)?.subtract(ops::matmul(part(1)?, &before)?)?;
-            read.push(ops::matmul(part(2)?, &before)?.add(ops::matmul(part(3)?, &u)?)?);
-            state = state.multiply(part(5)?)?.add(ops::matmul(turned(&u)?, part(4)?)?)?;
+            let u = part(0, block)?.subtract(ops::matmul(part(1, block)?, &before)?)?;
+            read.push(ops::matmul(part(2, block)?, &before)?.add(ops::matmul(part(3, block)?, &u)?)?);
+            state = state.multiply(part(5, block)?)?.add(ops::matmul(turned(&u)?, part(4, block)?)?)?;
         }
         let read = if read.len() == 1 { read.remove(0) } else { ops::concatenate(&read, 3)? };
         let (start, mut stop) = ([0; 5], read.shape().to_vec());
