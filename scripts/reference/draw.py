@@ -39,6 +39,10 @@ class Case:
     rule: Callable | None = None
     # Norm weights are stored as their distance from 1.
     plus_one: bool = False
+    # A plan of mlx-lm's own tensors -> one of those that the model's makers store, which mlx-lm then brings into its form.
+    stored: Callable | None = None
+    # What the model's makers write in place of mlx-lm's `quantization` block.
+    packed_as: dict = field(default_factory=dict)
     # Pairs: what the reader renames and cuts up to test a checkpoint's older form, e.g. ["switch_mlp.", "experts.{}."].
     unstack: list = field(default_factory=list)
 
@@ -58,7 +62,8 @@ def plan(case: Case, model) -> list:
     if case.tied:
         shapes = {name: it for name, it in shapes.items() if not name.split(".")[-2] == "lm_head"}
     tied = not any("lm_head" in name for name in shapes)
-    return [entry(case, name, shapes[name][0], packed.get(name.rsplit(".", 1)[0]), tied) for name in sorted(shapes)]
+    entries = [entry(case, name, shapes[name][0], packed.get(name.rsplit(".", 1)[0]), tied) for name in sorted(shapes)]
+    return case.stored(entries) if case.stored else entries
 
 
 def entry(case: Case, name: str, shape: tuple, packed, tied: bool) -> list:
