@@ -6,6 +6,7 @@
 
 mod deepseek_v3;
 mod gemma3;
+mod gpt_oss;
 mod lfm2;
 mod llama;
 mod qwen2;
@@ -57,6 +58,7 @@ pub(crate) const FAMILIES: &[Family] = &[
     Family { names: &["gemma3", "gemma3_text"], load: gemma3::load },
     Family { names: &["deepseek_v3", "kimi_k2", "joyai_llm_flash"], load: deepseek_v3::load },
     Family { names: &["lfm2"], load: lfm2::load },
+    Family { names: &["gpt_oss"], load: gpt_oss::load },
 ];
 
 /// Likeness (Jaro-Winkler, 1: the same) from which on a name is told as the nearest. Guess, between
