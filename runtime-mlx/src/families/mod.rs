@@ -6,6 +6,7 @@
 
 mod deepseek_v3;
 mod gemma3;
+mod glm4_moe;
 mod gpt_oss;
 mod lfm2;
 mod llama;
@@ -59,6 +60,7 @@ pub(crate) const FAMILIES: &[Family] = &[
     Family { names: &["deepseek_v3", "kimi_k2", "joyai_llm_flash"], load: deepseek_v3::load },
     Family { names: &["lfm2"], load: lfm2::load },
     Family { names: &["gpt_oss"], load: gpt_oss::load },
+    Family { names: &["glm4_moe"], load: glm4_moe::load },
 ];
 
 /// Likeness (Jaro-Winkler, 1: the same) from which on a name is told as the nearest. Guess, between
