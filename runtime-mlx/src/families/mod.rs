@@ -7,6 +7,7 @@
 mod deepseek_v3;
 mod gemma3;
 mod glm4_moe;
+mod glm4_moe_lite;
 mod gpt_oss;
 mod lfm2;
 mod llama;
@@ -61,6 +62,7 @@ pub(crate) const FAMILIES: &[Family] = &[
     Family { names: &["lfm2"], load: lfm2::load },
     Family { names: &["gpt_oss"], load: gpt_oss::load },
     Family { names: &["glm4_moe"], load: glm4_moe::load },
+    Family { names: &["glm4_moe_lite"], load: glm4_moe_lite::load },
 ];
 
 /// Likeness (Jaro-Winkler, 1: the same) from which on a name is told as the nearest. Guess, between
