@@ -11,6 +11,7 @@ mod glm4_moe_lite;
 mod gpt_oss;
 mod lfm2;
 mod llama;
+mod mixtral;
 mod qwen2;
 mod qwen3;
 mod qwen3_moe;
@@ -63,6 +64,7 @@ pub(crate) const FAMILIES: &[Family] = &[
     Family { names: &["gpt_oss"], load: gpt_oss::load },
     Family { names: &["glm4_moe"], load: glm4_moe::load },
     Family { names: &["glm4_moe_lite"], load: glm4_moe_lite::load },
+    Family { names: &["mixtral"], load: mixtral::load },
 ];
 
 /// Likeness (Jaro-Winkler, 1: the same) from which on a name is told as the nearest. Guess, between
