@@ -19,12 +19,9 @@ mod config;
 mod decoder;
 mod error;
 mod families;
-#[allow(dead_code, reason = "pieces of families that are being written; this line goes when they are in")]
 mod kv;
-#[allow(dead_code, reason = "pieces of families that are being written; this line goes when they are in")]
 mod layers;
 mod load;
-#[allow(dead_code, reason = "as above")]
 mod loader;
 mod memory;
 #[cfg(test)]
@@ -34,7 +31,6 @@ mod prefix;
 mod quantization;
 mod sampling;
 mod sentence;
-#[allow(dead_code, reason = "pieces of families that are being written; this line goes when they are in")]
 mod step;
 mod sys;
 mod warm;

@@ -107,6 +107,29 @@ impl<'a> Loader<'a> {
         Ok(())
     }
 
+    /// Where a checkpoint holds tensors in another form, puts what `cut` makes of `name` in its place, under the names `into`.
+    pub(crate) fn recut<const N: usize>(
+        &mut self,
+        name: &str,
+        into: [String; N],
+        cut: impl FnOnce(Array) -> sys::Result<[Array; N]>,
+    ) -> Result<(), MlxError> {
+        if self.weights.has(name) {
+            if into.iter().any(|part| self.weights.has(part)) {
+                // There in both forms: one of them would not be used.
+                return Err(MlxError::LeftoverTensors(vec![name.to_owned()]));
+            }
+            let bad = |e: Exception| MlxError::Config(format!("`{name}`: {e}"));
+            for (part, array) in into.into_iter().zip(cut(self.weights.take(name)?).map_err(bad)?) {
+                // A view would hold all of it in memory.
+                let array = array.contiguous()?;
+                array.eval()?;
+                self.weights.put(part, array);
+            }
+        }
+        Ok(())
+    }
+
     /// `{name}.weight` `[vocabulary, hidden]`.
     pub(crate) fn embedding(&mut self, name: &str, vocabulary: i32, hidden: i32) -> Result<Embedding, MlxError> {
         Ok(Embedding::new(self.matrix(name, &[vocabulary, hidden])?))

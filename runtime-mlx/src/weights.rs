@@ -138,6 +138,9 @@ impl Weights {
             };
             let values = match packing {
                 Some(packing) => tensor.size() as u64 * 32 / packing.bits as u64,
+                // Two numbers in each byte, as the makers of gpt-oss pack them.
+                None if name.ends_with("_blocks") && tensor.dtype() == Dtype::Uint8 => 2 * tensor.size() as u64,
+                None if name.ends_with("_scales") && tensor.dtype() == Dtype::Uint8 => 0,
                 None if name.ends_with(".scales") || name.ends_with(".biases") => 0,
                 None => tensor.size() as u64,
             };

@@ -39,6 +39,8 @@ class Case:
     rule: Callable | None = None
     # Norm weights are stored as their distance from 1.
     plus_one: bool = False
+    # What the model's makers write in place of mlx-lm's `quantization` block.
+    packed_as: dict = field(default_factory=dict)
     # Pairs: what the reader renames, cuts up or joins to test another form of a checkpoint, in this order: parts of names, as
     # ["model.", "language_model."]; with a number for each expert, as ["switch_mlp.", "experts.{}."]; two matrices' rows in
     # one tensor, as ["gate.weight|up.weight", "gate_up"].

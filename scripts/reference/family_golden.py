@@ -91,6 +91,9 @@ def clear_run(model, vocab: int, number: int, length: int, count: int) -> tuple[
 def make(family: str, case: Case, out: Path) -> None:
     model, config = skeleton(case)
     tensors = plan(case, model)
+    if case.packed_as:
+        config.pop("quantization")
+        config["quantization_config"] = case.packed_as
     vocab = case.vocab
     with tempfile.TemporaryDirectory() as folder:
         model = load(case, config, tensors, Path(folder))

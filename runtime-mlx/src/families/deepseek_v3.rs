@@ -3,7 +3,7 @@
 
 use mlx_rs::{Array, Dtype};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::{
     config::Config,
@@ -20,7 +20,7 @@ use crate::{
 /// Base of the rotary wavelengths where `config.json` is silent.
 const THETA: f32 = 10_000.0;
 
-/// Of the norms inside latent attention; no checkpoint says otherwise. Origin: mlx-lm.
+/// Of the norms inside latent attention; no checkpoint of this family says otherwise. Origin: mlx-lm.
 const LATENT_EPS: f32 = 1e-6;
 
 #[derive(Debug, Deserialize)]
@@ -51,7 +51,7 @@ pub(super) struct Args {
     #[serde(default)]
     first_k_dense_replace: usize,
     max_position_embeddings: Option<u32>,
-    rms_norm_eps: f32,
+    pub(super) rms_norm_eps: f32,
     #[serde(default)]
     attention_bias: bool,
     #[serde(skip)]
@@ -67,14 +67,18 @@ fn yes() -> bool {
 }
 
 impl Args {
+    /// From the fields of a `config.json`.
+    pub(super) fn read(fields: Map<String, Value>) -> std::result::Result<Self, MlxError> {
+        let bad = |e: serde_json::Error| MlxError::Config(e.to_string());
+        let fields = Value::Object(fields);
+        let rope = serde_json::from_value(fields.clone()).map_err(bad)?;
+        let args = Self { rope, ..serde_json::from_value(fields).map_err(bad)? };
+        args.check()?;
+        Ok(args)
+    }
+
     fn check(&self) -> std::result::Result<(), MlxError> {
-        for (name, said, known) in
-            [("topk_method", &self.topk_method, "noaux_tc"), ("scoring_func", &self.scoring_func, "sigmoid")]
-        {
-            if let Some(said) = said.as_ref().filter(|said| *said != known) {
-                return Err(MlxError::Config(format!("`{name}` is `{said}`; this family computes `{known}`")));
-            }
-        }
+        sigmoid_only(self.topk_method.as_deref(), self.scoring_func.as_deref())?;
         layers(self.num_hidden_layers)?;
         positive(&[
             ("vocab_size", self.vocab_size),
@@ -84,14 +88,25 @@ impl Args {
             ("qk_rope_head_dim", self.qk_rope_head_dim),
             ("qk_nope_head_dim", self.qk_nope_head_dim),
             ("v_head_dim", self.v_head_dim),
-            ("n_group", self.n_group.unwrap_or(1)),
         ])
     }
 
-    fn sparse(&self, layer: usize) -> Option<i32> {
+    /// The experts of a layer; `None`: it is dense.
+    fn sparse(&self, layer: usize) -> Option<SparseArgs> {
         let sparse =
             layer >= self.first_k_dense_replace && layer.is_multiple_of(self.moe_layer_freq.unwrap_or(1).max(1));
-        self.n_routed_experts.filter(|_| sparse)
+        let experts = self.n_routed_experts.filter(|_| sparse)?;
+        Some(SparseArgs {
+            sizes: ExpertSizes { experts, hidden: self.hidden_size, inner: self.moe_intermediate_size },
+            shared: self.n_shared_experts.unwrap_or(0),
+            how: Grouped {
+                k: self.num_experts_per_tok.unwrap_or(1),
+                groups: self.n_group.unwrap_or(1),
+                groups_used: self.topk_group.unwrap_or(1),
+                scale: self.routed_scaling_factor,
+                normalise: self.norm_topk_prob,
+            },
+        })
     }
 
     /// Of the scores: YaRN's temperature is part of it.
@@ -106,12 +121,18 @@ impl Args {
 }
 
 pub(crate) fn load(config: &Config, loader: &mut Loader<'_>) -> std::result::Result<Box<dyn Model>, MlxError> {
-    let args = Args { rope: config.args()?, ..config.args()? };
-    args.check()?;
+    latent(&Args::read(config.args()?)?, loader, LATENT_EPS)
+}
+
+/// A model with latent attention and grouped experts; `latent_eps` is that of the norms inside its attention.
+pub(super) fn latent(
+    args: &Args,
+    loader: &mut Loader<'_>,
+    latent_eps: f32,
+) -> std::result::Result<Box<dyn Model>, MlxError> {
     let (hidden, eps) = (args.hidden_size, args.rms_norm_eps);
     // Layers behind the last one predict further tokens, in a way that this engine does not use.
-    let further = format!("model.layers.{}.", args.num_hidden_layers);
-    loader.discard(|name| name.starts_with(&further));
+    loader.discard(|name| layer_of(name).is_some_and(|layer| layer >= args.num_hidden_layers));
     let frame =
         Frame { max_positions: args.max_position_embeddings, ..Frame::new(hidden, args.vocab_size, eps, false) };
     let cache = LayerCache::Latent { dim: args.kv_lora_rank + args.qk_rope_head_dim };
@@ -119,15 +140,20 @@ pub(crate) fn load(config: &Config, loader: &mut Loader<'_>) -> std::result::Res
         let mlp = format!("{prefix}.mlp");
         Ok(PreNorm {
             mixer_norm: loader.rms_norm(&format!("{prefix}.input_layernorm"), hidden, eps)?,
-            mixer: LatentAttention::load(&args, loader, &format!("{prefix}.self_attn"))?,
+            mixer: LatentAttention::load(args, loader, &format!("{prefix}.self_attn"), latent_eps)?,
             mlp_norm: loader.rms_norm(&format!("{prefix}.post_attention_layernorm"), hidden, eps)?,
             mlp: match args.sparse(i) {
-                Some(experts) => Box::new(Sparse::load(&args, experts, loader, &mlp)?) as Box<dyn FeedForward>,
+                Some(sparse) => Box::new(Sparse::load(&sparse, loader, &mlp)?) as Box<dyn FeedForward>,
                 None => Box::new(Mlp::load(loader, &mlp, (hidden, args.intermediate_size), Gate::Silu)?),
             },
         })
     })?;
     Ok(Box::new(stack))
+}
+
+/// The number in `model.layers.N.…`.
+pub(super) fn layer_of(name: &str) -> Option<usize> {
+    name.strip_prefix("model.layers.")?.split('.').next()?.parse().ok()
 }
 
 /// Where queries come from.
@@ -153,7 +179,7 @@ struct LatentAttention {
 }
 
 impl LatentAttention {
-    fn load(args: &Args, loader: &mut Loader<'_>, at: &str) -> std::result::Result<Self, MlxError> {
+    fn load(args: &Args, loader: &mut Loader<'_>, at: &str, eps: f32) -> std::result::Result<Self, MlxError> {
         let (hidden, heads, bias) = (args.hidden_size, args.num_attention_heads, args.attention_bias);
         let (rank, nope, rotated, v) =
             (args.kv_lora_rank, args.qk_nope_head_dim, args.qk_rope_head_dim, args.v_head_dim);
@@ -162,7 +188,7 @@ impl LatentAttention {
             None => Queries::Direct(loader.linear(&format!("{at}.q_proj"), hidden, width, false)?),
             Some(low) => Queries::Low {
                 a: loader.linear(&format!("{at}.q_a_proj"), hidden, low, bias)?,
-                norm: loader.rms_norm(&format!("{at}.q_a_layernorm"), low, LATENT_EPS)?,
+                norm: loader.rms_norm(&format!("{at}.q_a_layernorm"), low, eps)?,
                 b: loader.linear(&format!("{at}.q_b_proj"), low, width, false)?,
             },
         };
@@ -171,7 +197,7 @@ impl LatentAttention {
         Ok(Self {
             queries,
             kv_a: loader.linear(&format!("{at}.kv_a_proj_with_mqa"), hidden, rank + rotated, bias)?,
-            kv_norm: loader.rms_norm(&format!("{at}.kv_a_layernorm"), rank, LATENT_EPS)?,
+            kv_norm: loader.rms_norm(&format!("{at}.kv_a_layernorm"), rank, eps)?,
             latents: Latents { embed_q, unembed_out, rank, rotated, scale: args.scale() },
             o: loader.linear(&format!("{at}.o_proj"), heads * v, hidden, bias)?,
             rope,
@@ -215,7 +241,51 @@ impl Mixer for LatentAttention {
     }
 }
 
-struct Sparse {
+/// What a family's arguments say of a layer's experts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SparseArgs {
+    pub(super) sizes: ExpertSizes,
+    /// Experts to which all tokens go, computed as one.
+    pub(super) shared: i32,
+    pub(super) how: Grouped,
+}
+
+impl SparseArgs {
+    fn check(&self) -> std::result::Result<(), MlxError> {
+        let Grouped { k, groups, groups_used, .. } = self.how;
+        let experts = self.sizes.experts;
+        positive(&[
+            ("n_routed_experts", experts),
+            ("moe_intermediate_size", self.sizes.inner),
+            ("num_experts_per_tok", k),
+            ("n_group", groups),
+            ("topk_group", groups_used),
+        ])?;
+        let said = |what: &str| Err(MlxError::Config(what.to_owned()));
+        let group = experts / groups;
+        match groups {
+            _ if experts % groups != 0 => said("`n_routed_experts` is no multiple of `n_group`"),
+            2.. if groups_used > groups => said("`topk_group` is more than `n_group`"),
+            2.. if group < 2 => said("`n_group` leaves a group fewer than two of `n_routed_experts`"),
+            2.. if k > group * groups_used => said("`num_experts_per_tok` is more than `topk_group` groups have"),
+            _ if k > experts => said("`num_experts_per_tok` is more than `n_routed_experts`"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Refuses other ways of choosing experts, by name.
+pub(super) fn sigmoid_only(topk_method: Option<&str>, scoring_func: Option<&str>) -> std::result::Result<(), MlxError> {
+    for (name, said, known) in [("topk_method", topk_method, "noaux_tc"), ("scoring_func", scoring_func, "sigmoid")] {
+        if let Some(said) = said.filter(|said| *said != known) {
+            return Err(MlxError::Config(format!("`{name}` is `{said}`; this family computes `{known}`")));
+        }
+    }
+    Ok(())
+}
+
+/// Experts chosen within groups, and one that all tokens share.
+pub(super) struct Sparse {
     router: Linear,
     /// `[experts]`: corrects the choice, not the weights.
     correction: Array,
@@ -225,23 +295,18 @@ struct Sparse {
 }
 
 impl Sparse {
-    fn load(args: &Args, experts: i32, loader: &mut Loader<'_>, at: &str) -> std::result::Result<Self, MlxError> {
-        let (hidden, inner) = (args.hidden_size, args.moe_intermediate_size);
-        let shared = args.n_shared_experts.filter(|n| *n > 0);
+    pub(super) fn load(args: &SparseArgs, loader: &mut Loader<'_>, at: &str) -> std::result::Result<Self, MlxError> {
+        args.check()?;
+        let ExpertSizes { experts, hidden, inner } = args.sizes;
+        let shared = Some(args.shared).filter(|n| *n > 0);
         let shared =
             shared.map(|n| Mlp::load(loader, &format!("{at}.shared_experts"), (hidden, inner * n), Gate::Silu));
         let correction = loader.tensor(&format!("{at}.gate.e_score_correction_bias"), &[experts])?;
         Ok(Self {
             router: loader.linear(&format!("{at}.gate"), hidden, experts, false)?,
             correction: correction.as_dtype(Dtype::Float32)?,
-            how: Grouped {
-                k: args.num_experts_per_tok.unwrap_or(1),
-                groups: args.n_group.unwrap_or(1),
-                groups_used: args.topk_group.unwrap_or(1),
-                scale: args.routed_scaling_factor,
-                normalise: args.norm_topk_prob,
-            },
-            experts: Experts::load(loader, at, ExpertSizes { experts, hidden, inner }, Gate::Silu)?,
+            how: args.how,
+            experts: Experts::load(loader, at, args.sizes, Gate::Silu)?,
             shared: shared.transpose()?,
         })
     }
@@ -255,5 +320,36 @@ impl FeedForward for Sparse {
             Some(shared) => said.add(shared.forward(x)?),
             None => Ok(said),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn experts_that_cannot_be_chosen_so_are_refused_by_name() {
+        let how = Grouped { k: 3, groups: 4, groups_used: 2, scale: 1.0, normalise: true };
+        let check =
+            |experts, how| SparseArgs { sizes: ExpertSizes { experts, hidden: 8, inner: 8 }, shared: 0, how }.check();
+        check(8, how).unwrap();
+        for (experts, how, name) in [
+            (0, how, "n_routed_experts"),
+            (9, how, "n_group"),
+            (4, how, "n_group"),
+            (8, Grouped { groups: 0, ..how }, "n_group"),
+            (8, Grouped { groups_used: 5, ..how }, "topk_group"),
+            (8, Grouped { k: 5, ..how }, "num_experts_per_tok"),
+            (8, Grouped { k: 9, groups: 1, groups_used: 1, ..how }, "num_experts_per_tok"),
+        ] {
+            let message = check(experts, how).unwrap_err().to_string();
+            assert!(message.contains(name), "{message}");
+        }
+    }
+
+    #[test]
+    fn layers_are_told_by_their_number() {
+        assert_eq!(layer_of("model.layers.12.mlp.gate.weight"), Some(12));
+        assert_eq!(layer_of("model.norm.weight"), None);
     }
 }

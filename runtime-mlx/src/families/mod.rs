@@ -9,10 +9,14 @@ mod gemma2;
 mod gemma3;
 mod gemma4;
 mod glm4;
+mod glm4_moe;
+mod glm4_moe_lite;
+mod gpt_oss;
 mod kimi_linear;
 mod lfm2;
 mod llama;
 mod mistral3;
+mod mixtral;
 mod olmo2;
 mod phi3;
 mod qwen2;
@@ -85,6 +89,10 @@ pub(crate) const FAMILIES: &[Family] = &[
     Family { names: &["qwen3_5"], load: qwen3_5::load },
     Family { names: &["qwen3_5_moe"], load: qwen3_5::load },
     Family { names: &["kimi_linear"], load: kimi_linear::load },
+    Family { names: &["gpt_oss"], load: gpt_oss::load },
+    Family { names: &["glm4_moe"], load: glm4_moe::load },
+    Family { names: &["glm4_moe_lite"], load: glm4_moe_lite::load },
+    Family { names: &["mixtral"], load: mixtral::load },
 ];
 
 /// Likeness (Jaro-Winkler, 1: the same) from which on a name is told as the nearest. Guess, between

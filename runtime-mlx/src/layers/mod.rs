@@ -3,8 +3,6 @@
 //! Activations are `[tokens, hidden]`: all rows of a step, decoding ones and prompt chunks, lie in one flat
 //! axis, so that every matrix is read once a step. Only attention and recurrences tell rows apart ([`crate::step::Step`]).
 
-#![allow(unused_imports, reason = "as `dead_code` in lib.rs")]
-
 mod args;
 mod attention;
 mod conv;

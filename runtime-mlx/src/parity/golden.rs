@@ -64,7 +64,7 @@ impl Golden {
     }
 
     pub(super) fn quantised(&self) -> bool {
-        self.config.get("quantization").is_some()
+        ["quantization", "quantization_config"].iter().any(|block| self.config.get(block).is_some())
     }
 
     /// The smallest window of its layers.

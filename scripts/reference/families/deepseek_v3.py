@@ -1,4 +1,5 @@
 from draw import Case
+from latent import as_published
 from sizes import BASE, Q4
 
 CONFIG = BASE | dict(
@@ -14,4 +15,7 @@ CASES = [
     Case("f32", CONFIG, unstack=SINGLE),
     Case("plain-q", CONFIG | dict(q_lora_rank=None, rope_scaling=None, n_group=1, topk_group=1, attention_bias=True)),
     Case("q4", CONFIG, quant=Q4),
+    # One group, and few dense layers; its files have keys and values in one matrix.
+    Case("kimi-k2", CONFIG | dict(model_type="kimi_k2", n_group=1, topk_group=1, n_shared_experts=1), unstack=SINGLE,
+         stored=as_published),
 ]
