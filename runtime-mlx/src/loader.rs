@@ -5,7 +5,7 @@ use mlx_rs::{Array, Dtype, error::Exception, ops};
 
 use crate::{
     error::MlxError,
-    layers::{CausalConv, Embedding, LayerNorm, Linear, Matrix, RmsNorm, SwitchLinear},
+    layers::{CausalConv, Embedding, Linear, Matrix, RmsNorm, SwitchLinear},
     quantization::{Packing, Quantization},
     sys::{self, Packed},
     weights::Weights,
@@ -146,13 +146,6 @@ impl<'a> Loader<'a> {
         let weight = weight.add(Array::from_f32(1.0).as_dtype(weight.dtype())?)?;
         weight.eval()?;
         Ok(RmsNorm::new(weight, eps))
-    }
-
-    /// `{name}.weight` `[size]`, and `{name}.bias` `[size]` if the family has one.
-    pub(crate) fn layer_norm(&mut self, name: &str, size: i32, eps: f32, bias: bool) -> Result<LayerNorm, MlxError> {
-        let weight = self.tensor(&format!("{name}.weight"), &[size])?;
-        let bias = if bias { Some(self.tensor(&format!("{name}.bias"), &[size])?) } else { None };
-        Ok(LayerNorm::new(weight, bias, eps))
     }
 
     /// `{name}.weight` of `[channels, size]`, stored with an axis of one more before or behind its last, and `{name}.bias`

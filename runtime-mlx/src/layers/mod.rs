@@ -25,6 +25,6 @@ pub(crate) use linear::{Embedding, Linear, Matrix, SwitchLinear, split};
 pub(crate) use mla::Latents;
 pub(crate) use mlp::{Gate, Mlp};
 pub(crate) use moe::{ExpertSizes, Experts, Grouped, Routes, largest};
-pub(crate) use norm::{LayerNorm, RmsNorm};
+pub(crate) use norm::RmsNorm;
 pub(crate) use rope::{Rope, RopeArgs, yarn_temperature};
 pub(crate) use stack::{FeedForward, Frame, Layer, Mixer, PreNorm, Sandwich, Stack, place, softcap};

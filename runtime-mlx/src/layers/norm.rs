@@ -25,21 +25,3 @@ impl RmsNorm {
         fast::rms_norm(x, self.weight.as_ref(), self.eps)
     }
 }
-
-/// `(x - mean) / sqrt(variance + eps) · weight + bias` (Ba et al. 2016).
-pub(crate) struct LayerNorm {
-    weight: Array,
-    bias: Option<Array>,
-    eps: f32,
-}
-
-impl LayerNorm {
-    pub(crate) fn new(weight: Array, bias: Option<Array>, eps: f32) -> Self {
-        Self { weight, bias, eps }
-    }
-
-    /// Any shape whose last axis is the weight's length.
-    pub(crate) fn forward(&self, x: &Array) -> Result<Array> {
-        fast::layer_norm(x, &self.weight, self.bias.as_ref(), self.eps)
-    }
-}
