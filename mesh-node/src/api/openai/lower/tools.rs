@@ -73,6 +73,10 @@ fn tool(path: &str, kind: &str, json: &str) -> Result<ToolDefinition, ApiError> 
     if !is_name(&function.name) {
         return refuse("function.name", "must be 1 to 128 letters, digits, '_' or '-'");
     }
+    // The template gets all of it, fields that nobody here looks at too.
+    if serde_json::from_str::<Value>(json).is_err() {
+        return refuse("function", "is nested too deeply, or has numbers that nobody can hold");
+    }
     Ok(ToolDefinition { name: function.name, json: json.to_owned() })
 }
 
