@@ -36,7 +36,7 @@ fn is_sound(request: &GenerateRequest) {
     let bytes = codec::encode(&ask).unwrap_or_else(|error| panic!("a peer would not be asked: {error}"));
     let read: Ask = codec::decode(&bytes).unwrap_or_else(|error| panic!("a peer would not take it: {error}"));
     assert_eq!(&read.into_request(), request, "what arrives is not what was sent");
-    arrival::check_sampling(&request.sampling).unwrap_or_else(|error| panic!("no range was checked: {error}"));
+    arrival::check(request, 2000).unwrap_or_else(|error| panic!("no range was checked: {error}"));
     let Prompt::Chat(chat) = &request.prompt else { return };
     for tool in &chat.tools {
         let json: serde_json::Value = serde_json::from_str(&tool.json).unwrap();
