@@ -123,6 +123,59 @@ fn every_family_has_a_trained_model_and_every_model_a_family() {
     assert_eq!(without, UNTRAINED);
 }
 
+/// `| name | cells… |` of a table.
+fn cells(line: &str) -> Option<Vec<&str>> {
+    line.strip_prefix("| ")?.strip_suffix(" |").map(|cells| cells.split(" | ").collect())
+}
+
+/// What the maker of the zoo says of a model: its features, and how many parameters it has.
+fn told(name: &str) -> (String, String) {
+    let readme = fs::read_to_string(zoo().join("../../scripts/zoo/README.md")).unwrap();
+    let mut rows = readme.lines().filter_map(cells).filter(|row| row.len() == 4 && row[0] == name);
+    let row = rows.next().unwrap_or_else(|| panic!("scripts/zoo/README.md does not tell of {name}"));
+    (row[1].to_owned(), row[2].to_owned())
+}
+
+#[test]
+fn the_page_of_families_is_what_there_is() {
+    let page = zoo().join("../../docs/families.md");
+    let text = fs::read_to_string(&page).unwrap();
+    let start = text.find("| family |").unwrap();
+    let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("runtime-mlx/tests/golden/families");
+    let mut table = "| family | `model_type` | cases beside mlx-lm | trained model: parameters, right of 20 in bf16 and in 4 bit, features |\n".to_owned();
+    table.push_str("| --- | --- | --- | --- |\n");
+    let families: BTreeSet<&str> =
+        runtime_mlx::families().into_iter().map(|name| runtime_mlx::family_of(name).unwrap()).collect();
+    for family in families {
+        let names = runtime_mlx::families().into_iter().filter(|name| runtime_mlx::family_of(name) == Some(family));
+        let names: Vec<String> = names.map(|name| format!("`{name}`")).collect();
+        let cases = fs::read_dir(goldens.join(family)).unwrap().map(|entry| entry.unwrap().path());
+        let mut cases: Vec<String> = cases
+            .filter(|path| path.extension().is_some_and(|end| end == "json"))
+            .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
+            .collect();
+        cases.sort();
+        let kept = animals().into_iter().filter(|name| {
+            let config = read(&zoo().join(name).join("config.json"));
+            runtime_mlx::family_of(config["model_type"].as_str().unwrap()) == Some(family)
+        });
+        let trained: Vec<String> = kept
+            .map(|name| {
+                let (features, parameters) = told(&name);
+                format!("{name}: {parameters}, 20 and 20; {features}")
+            })
+            .collect();
+        let trained = if trained.is_empty() { "none".to_owned() } else { trained.join("<br>") };
+        table.push_str(&format!("| {family} | {} | {} | {trained} |\n", names.join(", "), cases.join(", ")));
+    }
+    let wanted = format!("{}{table}", &text[..start]);
+    if std::env::var_os("UPDATE_FAMILIES").is_some() {
+        fs::write(&page, wanted).unwrap();
+    } else {
+        assert_eq!(text, wanted, "UPDATE_FAMILIES=1 writes the page anew");
+    }
+}
+
 async fn all_are_right(form: &str) {
     let mut wrongs = Vec::new();
     for names in animals().chunks(AT_ONCE) {

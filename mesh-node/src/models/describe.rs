@@ -253,7 +253,7 @@ impl Beside<'_> {
     /// Of files on this machine.
     pub(super) fn files(&self, files: &ModelFiles, source: Source) -> Result<ModelCard, CatalogError> {
         let (read, kv, format) = (catalog::facts(files)?, fit::kv(files)?, files.format());
-        let refusal = self.engines.refusal(format, &read.family, &read.quantization);
+        let refusal = self.engines.refusal(format, &read.family);
         let weights = Some(Weights { bytes: read.weight_bytes, estimated: false });
         let planned = files.gguf.as_ref().map(Planned::of).transpose()?;
         let card = ModelCard {
