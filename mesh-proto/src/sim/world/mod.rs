@@ -20,7 +20,7 @@ mod traffic;
 mod warm;
 mod watch;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 
@@ -86,7 +86,7 @@ struct World {
     conns: u64,
     items: VecDeque<Item>,
     items_gone: u32,
-    item_ids: HashMap<blake3::Hash, u32>,
+    item_ids: BTreeMap<[u8; 32], u32>,
     broken: Option<String>,
     moves: u64,
     deliveries: u64,
@@ -222,7 +222,7 @@ impl World {
             conns: 0,
             items: VecDeque::new(),
             items_gone: 0,
-            item_ids: HashMap::new(),
+            item_ids: BTreeMap::new(),
             broken: None,
             moves: 0,
             deliveries: 0,

@@ -40,7 +40,7 @@ pub(super) struct Overlay {
 pub(super) struct Item {
     pub(super) bytes: Rc<Vec<u8>>,
     pub(super) probe: bool,
-    id: blake3::Hash,
+    id: [u8; 32],
     at: Millis,
     seen: Vec<u64>,
 }
@@ -111,7 +111,7 @@ impl World {
             self.item_ids.remove(&old.id);
             self.items_gone += 1;
         }
-        let id = blake3::hash(&bytes);
+        let id = *blake3::hash(&bytes).as_bytes();
         let number = self.item_ids.get(&id).copied().unwrap_or_else(|| {
             let seen = vec![0; self.nodes.len().div_ceil(64)];
             self.items.push_back(Item { bytes: Rc::new(bytes), probe, id, at: now, seen });
