@@ -182,7 +182,7 @@ async fn all_are_right(form: &str) {
         let home = Home::new();
         let folders: Vec<PathBuf> = names.iter().map(|name| folder(&home, name, form)).collect();
         let flags: Vec<String> = folders.iter().map(|folder| format!("--mlx-file {}", folder.display())).collect();
-        let node = Node::start_in(home, &format!("--no-relay {}", flags.join(" ")), &[]).await;
+        let node = Node::start_in(home, &flags.join(" "), &[]).await;
         for folder in &folders {
             wrongs.extend(wrong(&node, folder.file_name().unwrap().to_str().unwrap()).await);
         }
