@@ -85,6 +85,9 @@ fn is_penalised(sampling: &Sampling) -> bool {
     any && sampling.repeat_last_n != Some(0)
 }
 
+/// What a penalty can make of a logit. Far above any model's, and far enough from f32's end for sums of several.
+const LARGEST: f32 = 1e30;
+
 /// The repetition, presence and frequency penalties.
 fn penalise(logits: Array, rows: &[Row<'_>], unread: Option<&Array>) -> Result<Array> {
     if !rows.iter().any(|row| is_penalised(row.sampling)) {
@@ -98,7 +101,9 @@ fn penalise(logits: Array, rows: &[Row<'_>], unread: Option<&Array>) -> Result<A
     let counts = count(rows, unread, logits.dim(1))?;
     let seen = counts.gt(&zero)?;
     let repetition = column(|sampling| sampling.repetition_penalty, 1.0);
-    let scaled = ops::select(&logits.gt(&zero)?, &logits.divide(&repetition)?, &logits.multiply(&repetition)?)?;
+    // Divided by next to nothing it would be infinite, and its odds no number.
+    let divided = ops::minimum(&logits.divide(&repetition)?, Array::from_f32(LARGEST))?;
+    let scaled = ops::select(&logits.gt(&zero)?, &divided, &logits.multiply(&repetition)?)?;
     let scaled = ops::select(&seen, &scaled, &logits)?;
     let frequency = counts.multiply(column(|sampling| sampling.frequency_penalty, 0.0))?;
     let presence = seen.as_dtype(Dtype::Float32)?.multiply(column(|sampling| sampling.presence_penalty, 0.0))?;
